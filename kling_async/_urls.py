@@ -1,0 +1,65 @@
+"""
+Which URLs may be handed to the service.
+"""
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from .errors import InvalidInputError
+
+URL_LIMIT = 2048
+
+
+def check_url(name: str, url: object, *, local: bool = False) -> str:
+    """
+    A public http(s) URL.
+
+    Args:
+        name: The field, for the error.
+        url: What was given.
+        local: Whether plain http and addresses of this machine are fine.
+
+    Raises:
+        InvalidInputError: The service could not or should not fetch it.
+    """
+    if not isinstance(url, str) or not url or url != url.strip() or any(c.isspace() or ord(c) < 32 for c in url):
+        raise InvalidInputError(name, "must be an https URL without spaces")
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InvalidInputError(name, f"is no URL: {error}") from error
+    if parts.scheme == "data":
+        raise InvalidInputError(name, "is a data: URL; give the bytes to Image.from_bytes")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise InvalidInputError(name, f"must be a public https URL, not {parts.scheme or 'a relative path'!r}")
+    if parts.username or parts.password:
+        raise InvalidInputError(name, "must not hold a user name or password: they would end in logs")
+    if len(url) > URL_LIMIT:
+        raise InvalidInputError(name, f"has {len(url)} characters, more than {URL_LIMIT}")
+    if not local:
+        _check_public(name, parts.scheme, parts.hostname)
+    return url
+
+
+def _check_public(name: str, scheme: str, hostname: str) -> None:
+    try:
+        private = not ipaddress.ip_address(hostname).is_global
+    except ValueError:
+        private = hostname == "localhost" or hostname.endswith((".localhost", ".local", ".internal"))
+    if private:
+        raise InvalidInputError(name, f"points at {hostname}, which the service cannot reach: give a public URL")
+    if scheme != "https":
+        raise InvalidInputError(name, "must be https")
+
+
+def check_callback_url(url: object, *, local: bool) -> str:
+    """
+    Where the service may post changes of a task.
+
+    Raises:
+        InvalidInputError: It is not public https, or has a fragment.
+    """
+    checked = check_url("callback_url", url, local=local)
+    if "#" in checked:
+        raise InvalidInputError("callback_url", "must not have a fragment: it never reaches the server")
+    return checked

@@ -1,0 +1,233 @@
+"""
+Masks as the API sends them: COCO run lengths, checked before anything is allocated.
+
+Runs are kept as text and parsed on first use; pixels are made only by `to_array` (extra `masks`).
+Format, as the provider's own decoder reads it: column-major runs of 0 and 1 in turn, five bits a
+character from code 48 up, from the fourth run on relative to the run two before.
+Source: https://klingai.com/document-api/api/video/multi-elements.md (add-selection)
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from attrs import evolve, field, frozen
+
+from .errors import DecodeError, InvalidInputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image as Picture
+
+    from .points import Point
+
+__all__ = ("Mask",)
+
+SIDE_LIMIT = 8192
+PIXEL_LIMIT = 67_108_864
+TEXT_LIMIT = 4 * 1024 * 1024
+_CHUNKS = 7
+
+
+def encode_runs(runs: Iterable[int]) -> str:
+    """
+    Run lengths as COCO's compressed text.
+
+    Args:
+        runs: Lengths in pixels, beginning with zeros, in column-major order.
+    """
+    text: list[str] = []
+    seen: list[int] = []
+    for index, run in enumerate(runs):
+        left = run - seen[index - 2] if index > 2 else run
+        seen.append(run)
+        more = True
+        while more:
+            bits = left & 0x1F
+            left >>= 5
+            more = left != (-1 if bits & 0x10 else 0)
+            text.append(chr(48 + (bits | 0x20 if more else bits)))
+    return "".join(text)
+
+
+def _numbers(counts: str) -> Iterator[int]:
+    value = chunk = 0
+    for character in counts:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or chunk == _CHUNKS:
+            raise DecodeError(f"mask: {character!r} cannot stand there in its run lengths")
+        value |= (bits & 0x1F) << 5 * chunk
+        chunk += 1
+        if not bits & 0x20:
+            yield value - (1 << 5 * chunk) if bits & 0x10 else value
+            value = chunk = 0
+    if chunk:
+        raise DecodeError("mask: its run lengths end within a number")
+
+
+def decode_runs(counts: str, pixels: int) -> tuple[int, ...]:
+    """
+    The run lengths behind COCO's compressed text.
+
+    Args:
+        counts: The text.
+        pixels: How many pixels the runs must add up to.
+
+    Raises:
+        DecodeError: A run is negative, the text is cut short, or the runs do not fill the mask exactly.
+    """
+    runs: list[int] = []
+    total = 0
+    for number in _numbers(counts):
+        run = number + runs[-2] if len(runs) > 2 else number
+        total += run
+        if run < 0 or total > pixels:
+            raise DecodeError(f"mask: run {len(runs)} leaves the mask of {pixels} pixels")
+        runs.append(run)
+    if total != pixels:
+        raise DecodeError(f"mask: its runs cover {total} of {pixels} pixels")
+    return tuple(runs)
+
+
+@frozen(kw_only=True)
+class Mask:
+    """
+    The region that one object covers on one frame, in pixels from the top left.
+
+    Example:
+        >>> mask = Mask(object_id=0, height=3, width=4, counts="42102")
+        >>> mask.area, mask.bbox
+        (4, (1, 1, 3, 3))
+    """
+
+    object_id: int
+    """Which object of the frame it is."""
+    height: int
+    """Height in pixels."""
+    width: int
+    """Width in pixels."""
+    counts: str = field(repr=False)
+    """COCO's compressed run lengths."""
+    png: bytes | None = field(default=None, repr=False)
+    """The service's own picture of the mask, undecoded; None where it sent none."""
+    size: tuple[int, int] | None = field(default=None, repr=False)
+    """`size` as it came on the wire; official samples have it both ways round."""
+
+    def __attrs_post_init__(self) -> None:
+        sides = (self.height, self.width)
+        if not all(1 <= side <= SIDE_LIMIT for side in sides) or self.height * self.width > PIXEL_LIMIT:
+            raise DecodeError(f"mask: {self.height} x {self.width} pixels is outside 1..{SIDE_LIMIT} a side")
+        if len(self.counts) > TEXT_LIMIT:
+            raise DecodeError(f"mask: {len(self.counts)} characters of run lengths, more than {TEXT_LIMIT}")
+
+    @classmethod
+    def from_runs(cls, runs: Sequence[int], *, height: int, width: int, object_id: int = 0) -> "Mask":
+        """
+        A mask from run lengths, column-major and beginning with zeros.
+
+        Raises:
+            DecodeError: The runs do not fill the mask exactly.
+        """
+        mask = cls(object_id=object_id, height=height, width=width, counts=encode_runs(runs))
+        decode_runs(mask.counts, height * width)
+        return mask
+
+    def fitted(self, height: int | None, width: int | None) -> "Mask":
+        """
+        The mask read with the video's own height and width where these are its `size` in some order.
+
+        The provider's drawing code never reads `size`; its samples have the video's width first.
+        """
+        if height and width and {height, width} == {self.height, self.width}:
+            return evolve(self, height=height, width=width)
+        return self
+
+    @cached_property
+    def runs(self) -> tuple[int, ...]:
+        """
+        Run lengths in column-major order, beginning with zeros.
+
+        Raises:
+            DecodeError: The text is not what COCO's format allows, or does not fill the mask.
+        """
+        return decode_runs(self.counts, self.height * self.width)
+
+    @cached_property
+    def _ends(self) -> tuple[int, ...]:
+        return tuple(accumulate(self.runs))
+
+    @property
+    def area(self) -> int:
+        """
+        How many pixels it covers.
+
+        Raises:
+            DecodeError: See `runs`.
+        """
+        return sum(self.runs[1::2])
+
+    @cached_property
+    def bbox(self) -> tuple[int, int, int, int]:
+        """
+        Left, top, right, bottom in pixels, right and bottom exclusive; all zero for an empty mask.
+
+        Raises:
+            DecodeError: See `runs`.
+        """
+        spans = [(end - run, end - 1) for end, run in list(zip(self._ends, self.runs, strict=True))[1::2] if run]
+        if not spans:
+            return (0, 0, 0, 0)
+        high = self.height
+        # A run that crosses into the next column covers the bottom of the one and the top of the other.
+        top = min(0 if start // high < stop // high else start % high for start, stop in spans)
+        bottom = max(high - 1 if start // high < stop // high else stop % high for start, stop in spans)
+        return (spans[0][0] // high, top, spans[-1][1] // high + 1, bottom + 1)
+
+    def contains(self, point: "Point") -> bool:
+        """
+        Whether the point, a fraction of width and height, lies on the object.
+
+        Raises:
+            DecodeError: See `runs`.
+        """
+        column = min(int(point.x * self.width), self.width - 1)
+        row = min(int(point.y * self.height), self.height - 1)
+        return bool(bisect_right(self._ends, column * self.height + row) % 2)
+
+    def to_array(self) -> "NDArray[np.bool_]":
+        """
+        Its pixels as booleans, height x width, in column-major order. Needs the extra `masks`.
+
+        Raises:
+            DecodeError: See `runs`.
+            InvalidInputError: numpy is not installed.
+        """
+        try:
+            import numpy as np
+        except ImportError as error:
+            raise InvalidInputError("masks", "pixels need numpy: pip install 'kling-async[masks]'") from error
+        values = np.arange(len(self.runs)) % 2 == 1
+        return np.repeat(values, self.runs).reshape(self.width, self.height).T
+
+    def overlay(self, image: "Picture", *, color: tuple[int, int, int] = (255, 64, 160)) -> "Picture":
+        """
+        The picture with the object tinted. Needs the extra `masks`.
+
+        Args:
+            image: A Pillow picture of any size; the mask is scaled to it.
+            color: Red, green and blue of the tint, 0 to 255.
+
+        Raises:
+            DecodeError: See `runs`.
+            InvalidInputError: numpy is not installed.
+        """
+        pixels = self.to_array()
+        from PIL import Image
+
+        stencil = Image.fromarray(pixels).convert("L").point(lambda value: value * 0.55).resize(image.size)
+        tinted = image.convert("RGB")
+        tinted.paste(color, (0, 0, *tinted.size), stencil)
+        return tinted

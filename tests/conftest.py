@@ -1,0 +1,52 @@
+"""
+Two clocks and the fixtures that most tests ask for.
+
+A test runs on a clock that jumps to its next timer; one marked `real_clock` runs on a true one, which
+it needs as soon as a socket, a thread or a process takes part.
+"""
+
+import asyncio
+import selectors
+
+import pytest
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """
+    Never waits for a timer, but adds up the time that it would have waited.
+    """
+
+    skipped = 0.0
+
+    def select(self, timeout=None):
+        ready = super().select(timeout if timeout is None else 0)
+        if not ready and timeout:
+            self.skipped += timeout
+        return ready
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """
+    An event loop that jumps to its next timer as soon as nothing else is ready.
+    """
+
+    def __init__(self):
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self):
+        return super().time() + self._jumping.skipped
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request):
+    """
+    Both event loops, each with the clock that the test's marks ask for.
+    """
+    if request.node.get_closest_marker("real_clock"):
+        return request.param, {}
+    if request.param == "asyncio":
+        return "asyncio", {"loop_factory": JumpingLoop}
+    from trio.testing import MockClock
+
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
