@@ -1,0 +1,331 @@
+"""
+Replies of any known shape to a model or a raised error.
+
+The same host may answer raw (Kling's envelope), wrapped once or twice, flat, or like OpenAI, so the shape
+is told from each reply. A reply can fail on four levels: HTTP status, `code`, `data.status` of a
+selection, and a task's own status, which is not an error here but a part of the Task.
+Shapes: https://klingai.com/document-api/api/video/multi-elements.md,
+https://apidoc.cometapi.com/api/video/kling/individual-queries and https://apidoc.cometapi.com/errors/error-codes-handling
+"""
+
+from collections.abc import Mapping
+from typing import NoReturn, TypeVar, cast
+
+import orjson
+
+from ._codec import structured
+from ._endpoints import Endpoint
+from ._refusals import error_class, excerpt
+from .errors import DecodeError, SelectionRejectedError
+from .masks import encode_runs
+from .models import FAILED, PROCESSING, SUBMITTED, SUCCEED, Marked, Preview, SelectionInfo, Task
+from .transport import Response
+
+T = TypeVar("T")
+
+JSONObject = Mapping[str, object]
+
+OK_WORDS = frozenset({"success", "succeed", "ok", ""})
+STATUSES = {
+    **dict.fromkeys(("not_start", "submitted", "queued"), SUBMITTED),
+    **dict.fromkeys(("in_progress", "processing", "running"), PROCESSING),
+    **dict.fromkeys(("succeed", "succeeded", "success", "completed"), SUCCEED),
+    **dict.fromkeys(("failed", "fail", "failure", "error"), FAILED),
+}
+"""Spellings of a task's status, in lower case, to Kling's; any other stays as it came and runs on."""
+
+_NESTED = 3
+_REQUEST_ID = "x-oneapi-request-id"
+
+
+def read(endpoint: Endpoint[T], response: Response, *, about: str | None = None) -> T:
+    """
+    What an endpoint's reply says.
+
+    Args:
+        endpoint: Whose reply it is.
+        response: The reply.
+        about: A hint for an error of authentication: host and variable.
+
+    Raises:
+        APIError: The service refused; the class comes from code, word or HTTP status.
+        SelectionRejectedError: A selection call was answered with a `data.status` that is not 0.
+        DecodeError: The reply is not what the endpoint promises.
+    """
+    whole, data = unwrap(response, about=about)
+    if endpoint.result is type(None):
+        _check_recognised(data, whole)
+        return None
+    if endpoint.result is tuple:
+        return cast("T", tuple(_task(item, whole, f"data[{index}]") for index, item in enumerate(_listed(data))))
+    if not isinstance(data, Mapping):
+        if endpoint.result in {Marked, Preview} and data is None:
+            data = {}  # CometAPI documents that data may be absent here
+        else:
+            raise DecodeError("the reply holds no data", problems=("expected an object @ $.data",))
+    if endpoint.result is Task:
+        return cast("T", _task(data, whole, "data"))
+    _check_recognised(data, whole)
+    fields, at = {SelectionInfo: _info, Marked: _marked, Preview: _preview}[endpoint.result](data)
+    return structured(endpoint.result, fields | {"raw": whole}, what=f"the reply to {endpoint.path}", at=at)
+
+
+def unwrap(response: Response, *, about: str | None = None) -> tuple[JSONObject, object]:
+    """
+    The whole reply and its `data`.
+
+    Raises:
+        APIError: The service refused.
+        DecodeError: It is a redirect, or no JSON object although the service accepted.
+    """
+    whole = _parsed(response)
+    code, message = _verdict(whole, response.status)
+    if response.status < 400 and code is None:
+        return whole, whole.get("data") if "code" in whole or "data" in whole else whole
+    request_id = whole.get("request_id") or response.headers.get(_REQUEST_ID)
+    kind = error_class(code, response.status)
+    raise kind(
+        excerpt(message) or "no reason given",
+        code=code,
+        status=response.status,
+        request_id=str(request_id) if request_id else None,
+        retry_after=retry_after(response),
+        about=about if kind.__name__ == "AuthenticationError" else None,
+    )
+
+
+def _parsed(response: Response) -> JSONObject:
+    if 300 <= response.status < 400:
+        raise DecodeError(f"HTTP {response.status}: redirects of API calls are refused", status=response.status)
+    try:
+        parsed: object = orjson.loads(response.body)
+    except orjson.JSONDecodeError:
+        parsed = None
+    if isinstance(parsed, dict):
+        return parsed
+    if response.status < 400:
+        _no_json(response)
+    return {"message": excerpt(response.body.decode(errors="replace")) or f"HTTP {response.status}, empty body"}
+
+
+def _no_json(response: Response) -> NoReturn:
+    quoted = excerpt(response.body.decode(errors="replace"))
+    message = f"HTTP {response.status} with {f'a body that is no JSON object: {quoted}' if quoted else 'an empty body'}"
+    raise DecodeError(message, status=response.status)
+
+
+def _verdict(whole: JSONObject, status: int) -> tuple[int | str | None, object]:
+    """The code, None for success or where there is none, and the message that goes with it."""
+    message = whole.get("message") or whole.get("msg") or ""
+    error = whole.get("error")
+    if isinstance(error, Mapping) and ("data" not in whole or status >= 400):
+        return _code(error.get("code")) or error_type(error), error.get("message") or message
+    if isinstance(error, str) and error and "task_id" not in whole:
+        return _code(whole.get("code")) or "error", error
+    code = _code(whole.get("code"))
+    if code is None and whole.get("success") is False:
+        code = "error"
+    if isinstance(code, str) or status >= 400:
+        code, message = _inner(code, message)
+    return code, message
+
+
+def error_type(error: JSONObject) -> str:
+    """A gateway's word for an error without a code."""
+    return str(error.get("type") or "error")
+
+
+def _code(value: object) -> int | str | None:
+    """A code as a number where it is one; None for success."""
+    if isinstance(value, str):
+        text = value.strip()
+        if text.lower() in OK_WORDS:
+            return None
+        return (int(text) or None) if text.lstrip("-").isdecimal() else text
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return int(value) or None
+    return None
+
+
+def _inner(code: int | str | None, message: object) -> tuple[int | str | None, object]:
+    """Kling's own code and message, where a gateway put its body into `message` as text, even twice over."""
+    for _ in range(_NESTED):
+        if not isinstance(message, str) or not message.lstrip().startswith(("{", '"')):
+            break
+        try:
+            nested: object = orjson.loads(message)
+        except orjson.JSONDecodeError:
+            break
+        if isinstance(nested, Mapping):
+            code = _code(nested.get("code")) or code
+            nested = nested.get("message") or message
+            if nested is message:
+                break
+        message = nested
+    return code, message
+
+
+def retry_after(response: Response) -> float | None:
+    """
+    Seconds that the service asked to wait. It may send a number or a date; documented is neither.
+    """
+    from email.utils import parsedate_to_datetime
+
+    text = response.headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdecimal():
+        return float(text)
+    try:
+        sent = parsedate_to_datetime(response.headers.get("date", ""))
+        return max(0.0, (parsedate_to_datetime(text) - sent).total_seconds())
+    except (TypeError, ValueError):
+        return None
+
+
+def _check_recognised(data: object, whole: JSONObject) -> None:
+    status = data.get("status") if isinstance(data, Mapping) else None
+    if status in {None, 0, "0", ""}:
+        return
+    request_id = whole.get("request_id")
+    raise SelectionRejectedError(
+        f"the service recognised no object (data.status {excerpt(status)}): mark other points",
+        selection_status=status if isinstance(status, int) else excerpt(status),
+        request_id=str(request_id) if request_id else None,
+    )
+
+
+def _part(data: JSONObject, name: str) -> JSONObject:
+    """A part that may be missing, null, empty or of another kind."""
+    part = data.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _present(fields: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in fields.items() if value is not None and value != ""}
+
+
+def _info(data: JSONObject) -> tuple[dict[str, object], dict[str, str]]:
+    fields = {
+        "session_id": data.get("session_id"),
+        "fps": data.get("fps"),
+        "width": data.get("width"),
+        "height": data.get("height"),
+        "total_frames": data.get("total_frame"),
+        "duration": _seconds(data),
+        "normalized_video_url": data.get("normalized_video"),
+    }
+    at = {"total_frames": "data.total_frame", "normalized_video_url": "data.normalized_video"}
+    return _present(fields), {name: at.get(name, f"data.{name}") for name in fields}
+
+
+def _number(value: object) -> float | None:
+    try:
+        return float(value) if isinstance(value, int | float | str) else None
+    except ValueError:
+        return None
+
+
+def _seconds(data: JSONObject) -> float | None:
+    """`original_duration` is milliseconds by the older page, seconds in some answers: frames and fps decide."""
+    given, frames, fps = (_number(data.get(name)) for name in ("original_duration", "total_frame", "fps"))
+    if given is None:
+        return frames / fps if frames and fps else None
+    if frames and fps and abs(given - frames / fps) <= 0.2 * frames / fps:
+        return given
+    return given / 1000
+
+
+def _marked(data: JSONObject) -> tuple[dict[str, object], dict[str, str]]:
+    result = _part(data, "res")
+    listed = result.get("rle_mask_list")
+    masks = [_mask(item) for item in listed if isinstance(item, Mapping)] if isinstance(listed, list) else []
+    fields = _present({"frame_index": result.get("frame_index")}) | {"masks": masks}
+    return fields, {"frame_index": "data.res.frame_index", "masks": "data.res.rle_mask_list"}
+
+
+def _mask(item: JSONObject) -> dict[str, object]:
+    rle = _part(item, "rle_mask")
+    size, counts = rle.get("size"), rle.get("counts")
+    if isinstance(counts, list) and all(isinstance(run, int) for run in counts):
+        counts = encode_runs(counts)
+    fields: dict[str, object] = {"object_id": item.get("object_id", 0), "counts": counts}
+    if isinstance(size, list) and len(size) == 2:
+        fields |= {"height": size[0], "width": size[1], "size": size}
+    return _present(fields | {"png": _part(item, "png_mask").get("base64")})
+
+
+def _preview(data: JSONObject) -> tuple[dict[str, object], dict[str, str]]:
+    result = _part(data, "res")
+    names = {"video_url": "video", "cover_url": "video_cover", "tracking_url": "tracking_output"}
+    fields = {ours: result.get(theirs) for ours, theirs in names.items()}
+    return _present(fields), {ours: f"data.res.{theirs}" for ours, theirs in names.items()}
+
+
+def _listed(data: object) -> list[JSONObject]:
+    if isinstance(data, Mapping):
+        data = data.get("tasks")
+    if not isinstance(data, list):
+        raise DecodeError("the reply holds no list of tasks", problems=("expected an array @ $.data",))
+    return [item for item in data if isinstance(item, Mapping)]
+
+
+def _task(data: JSONObject, whole: JSONObject, place: str) -> Task:
+    """
+    A task from Kling's object, or from a gateway's own around it; the gateway's id is the one it answers to.
+    """
+    outer = inner = data
+    for _ in range(_NESTED):
+        if "task_status" in inner or not isinstance(inner.get("data"), Mapping):
+            break
+        inner = _part(inner, "data")
+        place += ".data"
+    info, result = _part(inner, "task_info"), _part(inner, "task_result")
+    fields: dict[str, object] = {
+        "task_id": outer.get("task_id") or inner.get("task_id") or outer.get("id"),
+        "status": _status(inner, outer),
+        "status_message": _reason(inner, outer),
+        "external_task_id": info.get("external_task_id"),
+        "created_at": inner.get("created_at") or outer.get("submit_time"),
+        "updated_at": inner.get("updated_at") or outer.get("finish_time"),
+        "videos": _videos(result, inner, outer),
+        "units": inner.get("final_unit_deduction"),
+        "raw": whole,
+    }
+    at = {
+        "status": f"{place}.task_status",
+        "status_message": f"{place}.task_status_msg",
+        "external_task_id": f"{place}.task_info.external_task_id",
+        "videos": f"{place}.task_result.videos",
+        "units": f"{place}.final_unit_deduction",
+    }
+    at = {name: at.get(name, f"{place}.{name}") for name in fields}
+    return structured(Task, _present(fields), what="the task", at=at)
+
+
+def _status(inner: JSONObject, outer: JSONObject) -> object:
+    """Kling's own status when final, else a gateway's failure, else whichever there is."""
+    spoken = [inner.get("task_status"), outer.get("status"), inner.get("status")]
+    known = [STATUSES.get(word.lower(), word) for word in spoken if isinstance(word, str) and word]
+    if known and known[0] in {SUCCEED, FAILED}:
+        return known[0]
+    if FAILED in known:
+        return FAILED
+    return known[0] if known else None
+
+
+def _reason(inner: JSONObject, outer: JSONObject) -> object:
+    error = _part(outer, "error").get("message")
+    failed = outer.get("fail_reason")
+    if isinstance(failed, str) and failed.startswith(("http://", "https://")):
+        failed = None  # older gateways keep the result's link there
+    return inner.get("task_status_msg") or failed or error
+
+
+def _videos(result: JSONObject, inner: JSONObject, outer: JSONObject) -> list[dict[str, object]]:
+    listed = result.get("videos")
+    videos = [item for item in listed if isinstance(item, Mapping)] if isinstance(listed, list) else []
+    if videos:
+        names = {"video_id": "id", "url": "url", "watermark_url": "watermark_url", "duration": "duration"}
+        return [_present({ours: video.get(theirs) for ours, theirs in names.items()}) for video in videos]
+    links = (result.get("video_url"), result.get("url"), inner.get("url"), outer.get("result_url"), outer.get("url"))
+    link = next((link for link in links if isinstance(link, str) and link), None)
+    return [{"url": link}] if link else []
