@@ -1,0 +1,137 @@
+"""
+kling_async: the asyncio-first client for Kling's multi-elements video editing.
+
+Add, swap or remove an object in a clip, through CometAPI or Kling itself, from asyncio or trio::
+
+    async with KlingClient.from_env() as client:
+        async with SelectionSession(client, video_url=VIDEO) as selection:
+            marked = await selection.add_points(0, [Point(0.42, 0.61)])
+            task = await selection.create_task(Removal.of("the bird"))
+        task = await client.wait(task)
+        await client.download(task.video, "out.mp4")
+"""
+
+from ._auth import ApiKey as ApiKey
+from ._auth import KeyPair as KeyPair
+from ._codec import from_dict as from_dict
+from ._codec import to_dict as to_dict
+from ._endpoints import COMETAPI_URL as COMETAPI_URL
+from ._endpoints import KLING_CHINA_URL as KLING_CHINA_URL
+from ._endpoints import KLING_GLOBAL_URL as KLING_GLOBAL_URL
+from ._open import open_transport as open_transport
+from .client import KlingClient as KlingClient
+from .edits import Addition as Addition
+from .edits import Removal as Removal
+from .edits import Swap as Swap
+from .errors import AccountError as AccountError
+from .errors import APIError as APIError
+from .errors import AuthenticationError as AuthenticationError
+from .errors import ClosedError as ClosedError
+from .errors import ContentRejectedError as ContentRejectedError
+from .errors import DeclinedError as DeclinedError
+from .errors import DecodeError as DecodeError
+from .errors import DownloadError as DownloadError
+from .errors import InvalidInputError as InvalidInputError
+from .errors import InvalidRequestError as InvalidRequestError
+from .errors import KeyConflictError as KeyConflictError
+from .errors import KlingError as KlingError
+from .errors import KlingWarning as KlingWarning
+from .errors import LostReplyError as LostReplyError
+from .errors import NotFoundError as NotFoundError
+from .errors import NotSentError as NotSentError
+from .errors import QuotaFullError as QuotaFullError
+from .errors import SelectionDirtyError as SelectionDirtyError
+from .errors import SelectionError as SelectionError
+from .errors import SelectionExpiredError as SelectionExpiredError
+from .errors import SelectionRejectedError as SelectionRejectedError
+from .errors import ServerError as ServerError
+from .errors import SignatureError as SignatureError
+from .errors import StoreError as StoreError
+from .errors import SubmissionError as SubmissionError
+from .errors import TaskFailedError as TaskFailedError
+from .errors import ThrottledError as ThrottledError
+from .errors import TLSError as TLSError
+from .errors import TransportError as TransportError
+from .errors import UnknownOutcomeError as UnknownOutcomeError
+from .errors import UnsupportedError as UnsupportedError
+from .errors import WebhookError as WebhookError
+from .masks import Mask as Mask
+from .models import Marked as Marked
+from .models import Marks as Marks
+from .models import Preview as Preview
+from .models import SelectionInfo as SelectionInfo
+from .models import SelectionState as SelectionState
+from .models import Task as Task
+from .models import Video as Video
+from .pictures import Image as Image
+from .points import Point as Point
+from .policy import PollPolicy as PollPolicy
+from .policy import RetryPolicy as RetryPolicy
+from .selection import SelectionSession as SelectionSession
+from .stores import MemoryStore as MemoryStore
+from .stores import SqliteStore as SqliteStore
+
+__version__ = "0.1.0"
+
+__all__ = (
+    "COMETAPI_URL",
+    "KLING_CHINA_URL",
+    "KLING_GLOBAL_URL",
+    "APIError",
+    "AccountError",
+    "Addition",
+    "ApiKey",
+    "AuthenticationError",
+    "ClosedError",
+    "ContentRejectedError",
+    "DeclinedError",
+    "DecodeError",
+    "DownloadError",
+    "Image",
+    "InvalidInputError",
+    "InvalidRequestError",
+    "KeyConflictError",
+    "KeyPair",
+    "KlingClient",
+    "KlingError",
+    "KlingWarning",
+    "LostReplyError",
+    "Marked",
+    "Marks",
+    "Mask",
+    "MemoryStore",
+    "NotFoundError",
+    "NotSentError",
+    "Point",
+    "PollPolicy",
+    "Preview",
+    "QuotaFullError",
+    "Removal",
+    "RetryPolicy",
+    "SelectionDirtyError",
+    "SelectionError",
+    "SelectionExpiredError",
+    "SelectionInfo",
+    "SelectionRejectedError",
+    "SelectionSession",
+    "SelectionState",
+    "ServerError",
+    "SignatureError",
+    "SqliteStore",
+    "StoreError",
+    "SubmissionError",
+    "Swap",
+    "TLSError",
+    "Task",
+    "TaskFailedError",
+    "ThrottledError",
+    "TransportError",
+    "UnknownOutcomeError",
+    "UnsupportedError",
+    "Video",
+    "WebhookError",
+    "__version__",
+    "from_dict",
+    "open_transport",
+    "to_dict",
+)

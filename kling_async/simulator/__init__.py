@@ -1,0 +1,3 @@
+"""
+The service, in this process: for tests, for the demo, and for trying things without a key.
+"""
