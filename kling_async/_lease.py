@@ -117,7 +117,8 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._owner.ended(self)
-        if self._scope.__exit__(kind, error, trace):
+        self._scope.__exit__(kind, error, trace)
+        if self._scope.cancelled_caught:
             raise ClosedError(f"{self._owner.name} closed while {self._method}() was underway")
 
     def end(self) -> None:

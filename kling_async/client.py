@@ -203,7 +203,7 @@ class KlingClient(Calls):
         """
         with self._lease("wait"):
             looks = self._looks(task)
-            final = looks.seen if looks.seen is not None and looks.seen.done and looks.seen.has_video else None
+            final = looks.seen if looks.seen is not None and looks.seen.settled else None
             try:
                 while final is None or not final.done:
                     final = await looks.next(at_once=looks.seen is None)

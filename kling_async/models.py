@@ -237,6 +237,11 @@ class Task:
         return self.videos[0]
 
     @property
+    def settled(self) -> bool:
+        """Whether another look could tell nothing new: it failed, or its link is there."""
+        return self.status == FAILED or (self.status == SUCCEED and self.has_video)
+
+    @property
     def has_video(self) -> bool:
         """Whether there is a link to fetch; a success may arrive a little before it."""
         return bool(self.videos and self.videos[0].url)

@@ -1,0 +1,270 @@
+"""
+The paid create: written down, sent once, and never in doubt without saying so.
+"""
+
+import logging
+
+import anyio
+import pytest
+
+from kling_async import (
+    AccountError,
+    ApiKey,
+    ContentRejectedError,
+    DecodeError,
+    InvalidInputError,
+    InvalidRequestError,
+    KeyConflictError,
+    KlingClient,
+    KlingError,
+    LostReplyError,
+    MemoryStore,
+    NotFoundError,
+    NotSentError,
+    QuotaFullError,
+    Removal,
+    StoreError,
+    UnknownOutcomeError,
+)
+from kling_async.transport import Response
+from tests.doubles import KEY, Script, envelope, task_reply
+
+EDIT = Removal.of("the stones")
+
+
+async def create(*steps, store=None, edit=EDIT, session="8475", **named):
+    """
+    One create through a client, with what was sent and stored.
+    """
+    script, kept = Script(list(steps)), store or MemoryStore()
+    async with KlingClient(ApiKey(KEY), transport=script, store=kept) as client:
+        try:
+            return await client.create_task(session, edit, **named), script, kept
+        except KlingError as error:
+            return error, script, kept
+
+
+async def test_a_create_always_has_an_external_id():
+    """
+    Where none is given one is drawn, sent, and kept on the task that the reply left it out of.
+    """
+    task, script, store = await create(task_reply())
+    sent = script.bodies[0]["external_task_id"]
+    assert sent == task.external_task_id
+    assert sent.startswith("ka1-")
+    assert len(sent) == 36
+    assert (await store.get(sent)).state == "accepted"
+    assert (await store.get(sent)).task_id == "8781"
+
+
+async def test_two_creates_have_two_ids():
+    """
+    A drawn id is drawn for each paid run.
+    """
+    first, _, _ = await create(task_reply())
+    second, _, _ = await create(task_reply())
+    assert first.external_task_id != second.external_task_id
+
+
+async def test_the_body_is_what_is_documented_and_nothing_empty():
+    """
+    Duration is text, a removal has no pictures, and nothing unset is sent.
+    """
+    _, script, _ = await create(task_reply(), external_task_id="order-1")
+    assert script.bodies == [
+        {
+            "session_id": "8475",
+            "edit_mode": "removal",
+            "prompt": "Delete the stones from <<<video_1>>>",
+            "mode": "std",
+            "duration": "5",
+            "external_task_id": "order-1",
+        }
+    ]
+    assert script.paths == ["POST videos/multi-elements"]
+
+
+@pytest.mark.parametrize(
+    "doubt",
+    [
+        LostReplyError("cut"),
+        envelope(code=5000, status=500),
+        envelope(code=5002, status=504),
+        Response(502, body=b"<html>bad gateway</html>"),
+        Response(500),
+        Response(200, body=b"{}"),
+        Response(200, body=b"<html>"),
+        envelope({}),
+        envelope([]),
+        envelope(),
+        envelope(code=1201, status=400, message="external_task_id order-1 already exists"),
+        Response(408),
+    ],
+    ids=lambda step: str(getattr(step, "body", step))[:40],
+)
+async def test_doubt_is_never_sent_again(doubt):
+    """
+    Whatever leaves open whether a task exists ends in UnknownOutcomeError after one request.
+    """
+    error, script, store = await create(doubt, task_reply(), external_task_id="order-1")
+    assert UnknownOutcomeError is type(error)
+    assert (error.external_task_id, error.attempts) == ("order-1", 1)
+    assert len(script.requests) == 1
+    assert (await store.get("order-1")).state == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "kind"),
+    [
+        (envelope(code=1201, status=400), InvalidRequestError),
+        (envelope(code=1301, status=400), ContentRejectedError),
+        (envelope(code=1101, status=429), AccountError),
+        (envelope(code=1303, status=429), QuotaFullError),
+        (envelope(code=1201, status=200), InvalidRequestError),
+        (Response(404, body=b"<html>"), NotFoundError),
+        (Response(500, body=b'{"error":{"message":"no","code":"invalid_request"}}'), InvalidRequestError),
+        (Response(503, body=b'{"error":{"message":"no","code":"model_not_found"}}'), NotFoundError),
+        (Response(307), DecodeError),
+    ],
+    ids=["1201", "1301", "1101", "1303", "200 with 1201", "404", "invalid_request", "model_not_found", "307"],
+)
+async def test_a_refusal_is_raised_at_once_and_named(refusal, kind):
+    """
+    A definite refusal created nothing; it is not sent again, and its error names the id.
+    """
+    error, script, store = await create(refusal, task_reply(), external_task_id="order-1")
+    assert kind is type(error)
+    assert error.external_task_id == "order-1"
+    assert len(script.requests) == 1
+    assert (await store.get("order-1")).state == "refused"
+
+
+@pytest.mark.parametrize("fault", [NotSentError("refused"), envelope(code=1302, status=429)], ids=["unsent", "1302"])
+async def test_what_was_not_done_is_sent_again_under_the_same_id(fault):
+    """
+    Never sent, or refused for its rate: again, with the very same body.
+    """
+    task, script, store = await create(fault, fault, task_reply(), external_task_id="order-1")
+    assert task.task_id == "8781"
+    assert len(script.requests) == 3
+    assert len({request.body for request in script.requests}) == 1
+    assert (await store.get("order-1")).attempts == 3
+
+
+async def test_never_sent_is_raised_when_the_attempts_are_spent():
+    """
+    After three attempts the error says that it was not sent, and the intent stays open.
+    """
+    error, script, store = await create(*[NotSentError("refused")] * 3, external_task_id="order-1")
+    assert NotSentError is type(error)
+    assert error.external_task_id == "order-1"
+    assert len(script.requests) == 3
+    assert (await store.get("order-1")).state == "intent"
+
+
+async def test_an_accepted_id_is_not_paid_again():
+    """
+    The same id and edit once more only looks at the task.
+    """
+    _, _, store = await create(task_reply(), external_task_id="order-1")
+    task, script, _ = await create(task_reply("processing"), store=store, external_task_id="order-1")
+    assert script.paths == ["GET videos/multi-elements/8781"]
+    assert (task.status, task.external_task_id) == ("processing", "order-1")
+
+
+@pytest.mark.parametrize(("edit", "session"), [(Removal.of("the bird"), "8475"), (EDIT, "other")])
+async def test_an_id_stands_for_one_edit(edit, session):
+    """
+    The same id with another edit or selection is refused before anything is sent.
+    """
+    _, _, store = await create(task_reply(), external_task_id="order-1")
+    error, script, _ = await create(task_reply(), store=store, external_task_id="order-1", edit=edit, session=session)
+    assert KeyConflictError is type(error)
+    assert script.requests == []
+
+
+async def test_an_id_in_doubt_stays_in_doubt():
+    """
+    A create whose outcome is unknown is not sent again under the same id.
+    """
+    _, _, store = await create(LostReplyError("cut"), external_task_id="order-1")
+    error, script, _ = await create(task_reply(), store=store, external_task_id="order-1")
+    assert UnknownOutcomeError is type(error)
+    assert script.requests == []
+
+
+async def test_a_refused_id_may_be_used_again():
+    """
+    Nothing was created, so the same id may be sent once more.
+    """
+    _, _, store = await create(envelope(code=1303, status=429), external_task_id="order-1")
+    task, _, _ = await create(task_reply(), store=store, external_task_id="order-1")
+    assert task.task_id == "8781"
+
+
+class Full(MemoryStore):
+    """
+    A store whose disk is full.
+    """
+
+    async def put(self, intent):
+        raise StoreError("disk full")
+
+
+async def test_nothing_is_sent_when_the_intent_cannot_be_written():
+    """
+    The intent is durable before the first byte, or there is no first byte.
+    """
+    error, script, _ = await create(task_reply(), store=Full(), external_task_id="order-1")
+    assert StoreError is type(error)
+    assert error.external_task_id == "order-1"
+    assert script.requests == []
+
+
+async def test_the_intent_stands_before_the_first_byte():
+    """
+    When the request is on its way, the store already says that it may have been sent.
+    """
+    script, store = Script([anyio.Event()]), MemoryStore()
+    async with KlingClient(ApiKey(KEY), transport=script, store=store) as client, anyio.create_task_group() as group:
+        group.start_soon(client.create_task, "8475", EDIT)
+        await script.started.wait()
+        [intent] = await store.recent()
+        assert (intent.state, intent.attempts) == ("sending", 1)
+        assert KEY not in repr(intent)
+        group.cancel_scope.cancel()
+
+
+async def test_cancelling_a_create_underway_names_its_id(caplog):
+    """
+    A task may exist that nobody has seen: the log and the exception say which.
+    """
+    caplog.set_level(logging.WARNING, "kling_async")
+    notes = []
+    script, store = Script([anyio.Event()]), MemoryStore()
+
+    async def run(client):
+        try:
+            await client.create_task("8475", EDIT, external_task_id="order-1")
+        except anyio.get_cancelled_exc_class() as cancelled:
+            notes.extend(cancelled.__notes__)
+            raise
+
+    async with KlingClient(ApiKey(KEY), transport=script, store=store) as client, anyio.create_task_group() as group:
+        group.start_soon(run, client)
+        await script.started.wait()
+        group.cancel_scope.cancel()
+    assert "'order-1'" in notes[0]
+    assert "'order-1'" in caplog.text
+    assert (await store.get("order-1")).state == "sending"
+
+
+@pytest.mark.parametrize("wrong", ["", "a b", "x/y", "..", "1234", "é", "x" * 65, 7])
+async def test_a_wrong_external_id_is_told_before_anything(wrong):
+    """
+    An id that cannot be looked up later is refused by us.
+    """
+    error, script, _ = await create(task_reply(), external_task_id=wrong)
+    assert InvalidInputError is type(error)
+    assert error.field == "external_task_id"
+    assert script.requests == []

@@ -1,0 +1,110 @@
+"""
+Lifetimes: opened once, on one loop of one process, and calls that end with them.
+"""
+
+import anyio
+import pytest
+
+from kling_async import ClosedError
+from kling_async._lease import Owner
+
+
+async def test_an_owner_opens_once():
+    """
+    Neither twice at once nor again after its end.
+    """
+    owner = Owner("KlingClient")
+    owner.open()
+    with pytest.raises(ClosedError, match="is open"):
+        owner.open()
+    owner.closing()
+    with pytest.raises(ClosedError, match="is closed"):
+        owner.open()
+
+
+async def test_a_call_outside_its_block_names_method_and_reason():
+    """
+    Before and after, the error says which call and why.
+    """
+    owner = Owner("KlingClient")
+    with pytest.raises(ClosedError, match=r"KlingClient\.wait\(\).*async with"):
+        owner.lease("wait")
+    owner.open()
+    owner.closing()
+    with pytest.raises(ClosedError, match=r"KlingClient\.wait\(\).*is closed"):
+        owner.lease("wait")
+
+
+async def test_closing_ends_what_is_underway_with_closed_error():
+    """
+    The call gets ClosedError where it was called, and the owner learns when the last has ended.
+    """
+    owner, errors, entered = Owner("KlingClient"), [], anyio.Event()
+    owner.open()
+
+    async def call():
+        try:
+            with owner.lease("wait"):
+                entered.set()
+                await anyio.sleep_forever()
+        except ClosedError as error:
+            errors.append(str(error))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(call)
+        await entered.wait()
+        owner.closing()
+        await owner.drained()
+    assert errors == ["KlingClient closed while wait() was underway"]
+
+
+async def test_leases_end_one_by_one():
+    """
+    The owner is drained with the last of them only.
+    """
+    owner, first, second = Owner("KlingClient"), anyio.Event(), anyio.Event()
+    owner.open()
+
+    async def call(stay):
+        with owner.lease("wait"), anyio.CancelScope(shield=True):
+            await stay.wait()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(call, first)
+        group.start_soon(call, second)
+        await anyio.wait_all_tasks_blocked()
+        owner.closing()
+        first.set()
+        await anyio.wait_all_tasks_blocked()
+        assert not owner._drained.is_set()
+        second.set()
+        await owner.drained()
+
+
+def test_another_loop_is_refused():
+    """
+    A pool belongs to the loop it was opened on; both are named.
+    """
+    owner = Owner("KlingClient")
+
+    async def opened():
+        owner.open()
+
+    async def used():
+        owner.lease("wait")
+
+    anyio.run(opened)
+    for backend in ("asyncio", "trio"):
+        with pytest.raises(RuntimeError, match="opened on .* used on"):
+            anyio.run(used, backend=backend)
+
+
+async def test_another_process_is_refused(monkeypatch):
+    """
+    After a fork the pool's sockets are shared, so the child is told to open its own.
+    """
+    owner = Owner("KlingClient")
+    owner.open()
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    with pytest.raises(RuntimeError, match="process .* used in -1"):
+        owner.lease("wait")
