@@ -69,9 +69,9 @@ async def test_the_store_is_the_clients_own_and_the_transport_is_borrowed():
     store = Store()
     client = client_of(store=store)
     async with client:
-        assert (store.opened, store.closed) == (1, 0)
-    assert (store.opened, store.closed) == (1, 1)
-    assert script_of(client).closed == 0
+        assert (1, 0) == (store.opened, store.closed)
+    assert (1, 1) == (store.opened, store.closed)
+    assert 0 == script_of(client).closed
 
 
 async def test_without_a_transport_the_client_opens_and_closes_a_pool(monkeypatch):
@@ -88,9 +88,9 @@ async def test_without_a_transport_the_client_opens_and_closes_a_pool(monkeypatc
     monkeypatch.setattr("kling_async.client.open_transport", opened)
     async with KlingClient(ApiKey(KEY), connections=7) as client:
         await client.init_selection(video_url=CLIP)
-        assert pool.closed == 0
-    assert pool.closed == 1
-    assert asked == {"connections": 7}
+        assert 0 == pool.closed
+    assert 1 == pool.closed
+    assert {"connections": 7} == asked
 
 
 async def test_a_client_whose_store_does_not_open_leaves_nothing_open():
@@ -106,7 +106,7 @@ async def test_a_client_whose_store_does_not_open_leaves_nothing_open():
     client = client_of(store=store)
     with pytest.raises(StoreError):
         await client.__aenter__()
-    assert store.closed == 1
+    assert 1 == store.closed
     with pytest.raises(ClosedError):
         await client.get_task("1")
 
@@ -150,7 +150,7 @@ async def test_closing_ends_a_call_in_flight_with_closed_error():
     async with anyio.create_task_group() as group, client:
         group.start_soon(call)
         await script_of(client).started.wait()
-    assert len(ended) == 1
+    assert 1 == len(ended)
 
 
 async def test_a_call_that_will_not_end_does_not_hold_the_block_for_ever():
@@ -168,7 +168,7 @@ async def test_a_call_that_will_not_end_does_not_hold_the_block_for_ever():
             group.start_soon(stubborn)
             await anyio.wait_all_tasks_blocked()
             began = anyio.current_time()
-        assert pytest.approx(anyio.current_time() - began) == 5
+        assert 5 == pytest.approx(anyio.current_time() - began)
         go.set()
 
 
@@ -190,10 +190,10 @@ async def test_each_call_goes_to_its_documented_path():
         script = script_of(client)
         info = await client.init_selection(video_url=CLIP)
         point = Point(0.1 + 0.2, 0.53)
-        assert (await client.add_selection(info.session_id, 40, [point])).frame_index == 40
+        assert 40 == (await client.add_selection(info.session_id, 40, [point])).frame_index
         await client.delete_selection(info.session_id, 40, [(0.1 + 0.2, 0.53)])
         assert await client.clear_selection(info.session_id) is None
-        assert (await client.preview_selection(info.session_id)).video_url == "https://cdn.example.com/p.mp4"
+        assert "https://cdn.example.com/p.mp4" == (await client.preview_selection(info.session_id)).video_url
         await client.create_task(info.session_id, Removal.of("the stones"), external_task_id="order-1")
         await client.get_task(external_task_id="order-1")
         [listed] = await client.list_tasks()
@@ -208,11 +208,11 @@ async def test_each_call_goes_to_its_documented_path():
         f"GET {family}/order-1",
         f"GET {family}?pageNum=1&pageSize=30",
     ] == script.paths
-    assert script.bodies[0] == {"video_url": CLIP}
+    assert {"video_url": CLIP} == script.bodies[0]
     assert script.requests[1].body == script.requests[2].body
     assert b'"x":0.30000000000000004' in script.requests[1].body
     assert {"session_id": "8475"} == script.bodies[3] == script.bodies[4]
-    assert listed.task_id == "8781"
+    assert "8781" == listed.task_id
 
 
 async def test_data_may_be_absent_where_cometapi_says_so():
@@ -220,7 +220,7 @@ async def test_data_may_be_absent_where_cometapi_says_so():
     Preview, delete and clear may come back without data.
     """
     async with client_of(envelope(), envelope(), envelope()) as client:
-        assert (await client.delete_selection("1", 0, [(0.5, 0.5)])).masks == ()
+        assert () == (await client.delete_selection("1", 0, [(0.5, 0.5)])).masks
         await client.clear_selection("1")
         assert Preview() == await client.preview_selection("1")
 
@@ -232,7 +232,7 @@ async def test_a_rejected_selection_is_an_error_despite_code_0():
     async with client_of(envelope({"status": 3})) as client:
         with pytest.raises(SelectionRejectedError) as caught:
             await client.add_selection("1", 0, [(0.5, 0.5)])
-    assert (caught.value.selection_status, caught.value.request_id) == (3, "r-1")
+    assert (3, "r-1") == (caught.value.selection_status, caught.value.request_id)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ async def test_wrong_input_is_told_by_name_before_any_request(field, call):
         with pytest.raises(InvalidInputError) as caught:
             await call(client)
         assert field == caught.value.field
-        assert script_of(client).requests == []
+        assert [] == script_of(client).requests
 
 
 async def test_a_local_service_may_be_given_local_media():
@@ -283,7 +283,7 @@ async def test_a_local_service_may_be_given_local_media():
     async with client_of(envelope({"session_id": "1"}), task_reply(), base_url="http://127.0.0.1:1/kling") as client:
         await client.init_selection(video_url="http://127.0.0.1:1/media/clip.mp4")
         await client.create_task("1", Removal.of("it"), callback_url="http://127.0.0.1:2/hook")
-        assert script_of(client).bodies[1]["callback_url"] == "http://127.0.0.1:2/hook"
+        assert "http://127.0.0.1:2/hook" == script_of(client).bodies[1]["callback_url"]
 
 
 async def test_the_clients_callback_url_goes_with_each_create_unless_another_is_named():
@@ -294,7 +294,7 @@ async def test_the_clients_callback_url_goes_with_each_create_unless_another_is_
         await client.create_task("1", Removal.of("it"))
         await client.create_task("1", Removal.of("it"), callback_url="https://me.example/other")
         sent = [body["callback_url"] for body in script_of(client).bodies]
-    assert sent == ["https://me.example/kling", "https://me.example/other"]
+    assert ["https://me.example/kling", "https://me.example/other"] == sent
 
 
 async def test_an_external_id_that_is_not_found_proves_nothing_on_some_hosts():
@@ -322,7 +322,7 @@ async def test_a_host_without_a_list_says_so():
         with pytest.raises(UnsupportedError):
             async for _ in client.iter_tasks():
                 pass
-        assert script_of(client).requests == []
+        assert [] == script_of(client).requests
 
 
 async def test_iter_tasks_walks_every_page():
@@ -331,7 +331,7 @@ async def test_iter_tasks_walks_every_page():
     """
     pages = [envelope([{"task_id": str(n), "task_status": "submitted"} for n in ns]) for ns in ((1, 2, 3), (4, 5))]
     async with client_of(*pages, base_url=KLING_CHINA_URL) as client:
-        assert [task.task_id async for task in client.iter_tasks(page_size=3)] == ["1", "2", "3", "4", "5"]
+        assert ["1", "2", "3", "4", "5"] == [task.task_id async for task in client.iter_tasks(page_size=3)]
 
 
 async def test_any_other_route_answers_with_its_data():
@@ -340,7 +340,7 @@ async def test_any_other_route_answers_with_its_data():
     """
     async with client_of(envelope({"resource_pack_subscribe_infos": []})) as client:
         found = await client.request("get", "/account/costs", params={"start_time": 1})
-        assert found == {"resource_pack_subscribe_infos": []}
+        assert {"resource_pack_subscribe_infos": []} == found
         assert f"{COMETAPI_URL}/account/costs?start_time=1" == script_of(client).requests[0].url
 
 
@@ -352,11 +352,11 @@ async def test_a_download_is_tried_again_until_the_link_works(tmp_path):
     video = Video(url="https://cdn.example.com/out.mp4")
     async with client_of(early, DownloadError("cut"), b"film", gone) as client:
         assert tmp_path / "out.mp4" == await client.download(video, str(tmp_path / "out.mp4"))
-        assert (tmp_path / "out.mp4").read_bytes() == b"film"
+        assert b"film" == (tmp_path / "out.mp4").read_bytes()
         with pytest.raises(DownloadError) as caught:
             await client.download(video, tmp_path / "out.mp4")
-        assert caught.value.status == 403
-        assert script_of(client).requests == []
+        assert 403 == caught.value.status
+        assert [] == script_of(client).requests
 
 
 async def test_a_download_gives_up_when_the_attempts_are_spent(tmp_path):
@@ -388,7 +388,7 @@ def test_the_environment_names_key_and_host(monkeypatch, environment, shown, url
     client = KlingClient.from_env()
     assert url == client.base_url
     assert f"<KlingClient {url.split('/')[2]}, {shown}, not opened yet>" == repr(client)
-    assert KlingClient.from_env(base_url=KLING_CHINA_URL).base_url == KLING_CHINA_URL
+    assert KLING_CHINA_URL == KlingClient.from_env(base_url=KLING_CHINA_URL).base_url
 
 
 def test_an_empty_environment_names_all_the_variables(monkeypatch):
@@ -397,7 +397,7 @@ def test_an_empty_environment_names_all_the_variables(monkeypatch):
     """
     for name in ("COMETAPI_KEY", "KLING_API_KEY", "KLING_ACCESS_KEY", "KLING_SECRET_KEY"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(InvalidInputError, match="COMETAPI_KEY.*KLING_API_KEY.*KLING_ACCESS_KEY.*KLING_SECRET_KEY"):
+    with pytest.raises(InvalidInputError, match=r"COMETAPI_KEY.*KLING_API_KEY.*KLING_ACCESS_KEY.*KLING_SECRET_KEY"):
         KlingClient.from_env()
 
 
@@ -407,7 +407,7 @@ def test_a_key_pair_belongs_to_kling_itself():
     """
     with pytest.raises(InvalidInputError, match=f"{KLING_GLOBAL_URL} or {KLING_CHINA_URL}"):
         KlingClient(PAIR, base_url=COMETAPI_URL)
-    assert KlingClient(PAIR).base_url == KLING_GLOBAL_URL
+    assert KLING_GLOBAL_URL == KlingClient(PAIR).base_url
 
 
 @pytest.mark.parametrize(

@@ -52,9 +52,9 @@ async def test_a_create_always_has_an_external_id():
     sent = script.bodies[0]["external_task_id"]
     assert sent == task.external_task_id
     assert sent.startswith("ka1-")
-    assert len(sent) == 36
-    assert (await store.get(sent)).state == "accepted"
-    assert (await store.get(sent)).task_id == "8781"
+    assert 36 == len(sent)
+    assert "accepted" == (await store.get(sent)).state
+    assert "8781" == (await store.get(sent)).task_id
 
 
 async def test_two_creates_have_two_ids():
@@ -71,7 +71,7 @@ async def test_the_body_is_what_is_documented_and_nothing_empty():
     Duration is text, a removal has no pictures, and nothing unset is sent.
     """
     _, script, _ = await create(task_reply(), external_task_id="order-1")
-    assert script.bodies == [
+    assert [
         {
             "session_id": "8475",
             "edit_mode": "removal",
@@ -80,8 +80,8 @@ async def test_the_body_is_what_is_documented_and_nothing_empty():
             "duration": "5",
             "external_task_id": "order-1",
         }
-    ]
-    assert script.paths == ["POST videos/multi-elements"]
+    ] == script.bodies
+    assert ["POST videos/multi-elements"] == script.paths
 
 
 @pytest.mark.parametrize(
@@ -108,9 +108,9 @@ async def test_doubt_is_never_sent_again(doubt):
     """
     error, script, store = await create(doubt, task_reply(), external_task_id="order-1")
     assert UnknownOutcomeError is type(error)
-    assert (error.external_task_id, error.attempts) == ("order-1", 1)
-    assert len(script.requests) == 1
-    assert (await store.get("order-1")).state == "unknown"
+    assert ("order-1", 1) == (error.external_task_id, error.attempts)
+    assert 1 == len(script.requests)
+    assert "unknown" == (await store.get("order-1")).state
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ async def test_a_refusal_is_raised_at_once_and_named(refusal, kind):
     """
     error, script, store = await create(refusal, task_reply(), external_task_id="order-1")
     assert kind is type(error)
-    assert error.external_task_id == "order-1"
-    assert len(script.requests) == 1
-    assert (await store.get("order-1")).state == "refused"
+    assert "order-1" == error.external_task_id
+    assert 1 == len(script.requests)
+    assert "refused" == (await store.get("order-1")).state
 
 
 @pytest.mark.parametrize("fault", [NotSentError("refused"), envelope(code=1302, status=429)], ids=["unsent", "1302"])
@@ -145,10 +145,10 @@ async def test_what_was_not_done_is_sent_again_under_the_same_id(fault):
     Never sent, or refused for its rate: again, with the very same body.
     """
     task, script, store = await create(fault, fault, task_reply(), external_task_id="order-1")
-    assert task.task_id == "8781"
-    assert len(script.requests) == 3
-    assert len({request.body for request in script.requests}) == 1
-    assert (await store.get("order-1")).attempts == 3
+    assert "8781" == task.task_id
+    assert 3 == len(script.requests)
+    assert 1 == len({request.body for request in script.requests})
+    assert 3 == (await store.get("order-1")).attempts
 
 
 async def test_never_sent_is_raised_when_the_attempts_are_spent():
@@ -157,9 +157,9 @@ async def test_never_sent_is_raised_when_the_attempts_are_spent():
     """
     error, script, store = await create(*[NotSentError("refused")] * 3, external_task_id="order-1")
     assert NotSentError is type(error)
-    assert error.external_task_id == "order-1"
-    assert len(script.requests) == 3
-    assert (await store.get("order-1")).state == "intent"
+    assert "order-1" == error.external_task_id
+    assert 3 == len(script.requests)
+    assert "intent" == (await store.get("order-1")).state
 
 
 async def test_an_accepted_id_is_not_paid_again():
@@ -168,8 +168,8 @@ async def test_an_accepted_id_is_not_paid_again():
     """
     _, _, store = await create(task_reply(), external_task_id="order-1")
     task, script, _ = await create(task_reply("processing"), store=store, external_task_id="order-1")
-    assert script.paths == ["GET videos/multi-elements/8781"]
-    assert (task.status, task.external_task_id) == ("processing", "order-1")
+    assert ["GET videos/multi-elements/8781"] == script.paths
+    assert ("processing", "order-1") == (task.status, task.external_task_id)
 
 
 @pytest.mark.parametrize(("edit", "session"), [(Removal.of("the bird"), "8475"), (EDIT, "other")])
@@ -180,7 +180,7 @@ async def test_an_id_stands_for_one_edit(edit, session):
     _, _, store = await create(task_reply(), external_task_id="order-1")
     error, script, _ = await create(task_reply(), store=store, external_task_id="order-1", edit=edit, session=session)
     assert KeyConflictError is type(error)
-    assert script.requests == []
+    assert [] == script.requests
 
 
 async def test_an_id_in_doubt_stays_in_doubt():
@@ -190,7 +190,7 @@ async def test_an_id_in_doubt_stays_in_doubt():
     _, _, store = await create(LostReplyError("cut"), external_task_id="order-1")
     error, script, _ = await create(task_reply(), store=store, external_task_id="order-1")
     assert UnknownOutcomeError is type(error)
-    assert script.requests == []
+    assert [] == script.requests
 
 
 async def test_a_refused_id_may_be_used_again():
@@ -199,7 +199,7 @@ async def test_a_refused_id_may_be_used_again():
     """
     _, _, store = await create(envelope(code=1303, status=429), external_task_id="order-1")
     task, _, _ = await create(task_reply(), store=store, external_task_id="order-1")
-    assert task.task_id == "8781"
+    assert "8781" == task.task_id
 
 
 class Full(MemoryStore):
@@ -217,8 +217,8 @@ async def test_nothing_is_sent_when_the_intent_cannot_be_written():
     """
     error, script, _ = await create(task_reply(), store=Full(), external_task_id="order-1")
     assert StoreError is type(error)
-    assert error.external_task_id == "order-1"
-    assert script.requests == []
+    assert "order-1" == error.external_task_id
+    assert [] == script.requests
 
 
 async def test_the_intent_stands_before_the_first_byte():
@@ -230,7 +230,7 @@ async def test_the_intent_stands_before_the_first_byte():
         group.start_soon(client.create_task, "8475", EDIT)
         await script.started.wait()
         [intent] = await store.recent()
-        assert (intent.state, intent.attempts) == ("sending", 1)
+        assert ("sending", 1) == (intent.state, intent.attempts)
         assert KEY not in repr(intent)
         group.cancel_scope.cancel()
 
@@ -256,7 +256,7 @@ async def test_cancelling_a_create_underway_names_its_id(caplog):
         group.cancel_scope.cancel()
     assert "'order-1'" in notes[0]
     assert "'order-1'" in caplog.text
-    assert (await store.get("order-1")).state == "sending"
+    assert "sending" == (await store.get("order-1")).state
 
 
 @pytest.mark.parametrize("wrong", ["", "a b", "x/y", "..", "1234", "é", "x" * 65, 7])
@@ -266,5 +266,5 @@ async def test_a_wrong_external_id_is_told_before_anything(wrong):
     """
     error, script, _ = await create(task_reply(), external_task_id=wrong)
     assert InvalidInputError is type(error)
-    assert error.field == "external_task_id"
-    assert script.requests == []
+    assert "external_task_id" == error.field
+    assert [] == script.requests

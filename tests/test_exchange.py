@@ -49,7 +49,7 @@ async def test_a_call_carries_the_bearer_key_and_the_documented_type():
     [request] = script.requests
     assert {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"} == dict(request.headers)
     assert f"{COMETAPI_URL}/v1/videos/multi-elements/8781" == request.url
-    assert request.body == b""
+    assert b"" == request.body
 
 
 async def test_a_query_is_encoded_into_the_url():
@@ -57,7 +57,7 @@ async def test_a_query_is_encoded_into_the_url():
     Parameters go into the query and nowhere else.
     """
     made, script = exchange(envelope([]))
-    assert await made(LIST, params={"pageNum": 1, "pageSize": 30}) == ()
+    assert () == await made(LIST, params={"pageNum": 1, "pageSize": 30})
     assert script.requests[0].url.endswith("/v1/videos/multi-elements?pageNum=1&pageSize=30")
 
 
@@ -77,8 +77,8 @@ async def test_a_read_is_sent_again_after_a_passing_fault(fault):
     A GET survives every fault that may pass.
     """
     made, script = exchange(fault, task_reply("processing"))
-    assert (await made(GET, path=GET.at("8781"))).status == "processing"
-    assert len(script.requests) == 2
+    assert "processing" == (await made(GET, path=GET.at("8781"))).status
+    assert 2 == len(script.requests)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ async def test_a_change_of_points_is_sent_once_when_it_may_have_been_done(fault,
     made, script = exchange(fault, envelope({}))
     with pytest.raises(error):
         await made(ADD, body={"session_id": "1"})
-    assert len(script.requests) == 1
+    assert 1 == len(script.requests)
 
 
 @pytest.mark.parametrize("fault", [NotSentError("refused"), envelope(code=1302, status=429)], ids=["unsent", "1302"])
@@ -106,8 +106,8 @@ async def test_a_change_of_points_is_sent_again_when_it_was_not_done(fault):
     What was never sent, or refused for its rate, was not done.
     """
     made, script = exchange(fault, envelope({"status": 0, "res": {"frame_index": 3}}))
-    assert (await made(ADD, body={"session_id": "1"})).frame_index == 3
-    assert len(script.requests) == 2
+    assert 3 == (await made(ADD, body={"session_id": "1"})).frame_index
+    assert 2 == len(script.requests)
 
 
 async def test_the_last_fault_is_raised_when_the_attempts_are_spent():
@@ -117,7 +117,7 @@ async def test_the_last_fault_is_raised_when_the_attempts_are_spent():
     made, script = exchange(*[envelope(code=5001, status=503)] * 3)
     with pytest.raises(ServerError):
         await made(CLEAR, body={"session_id": "1"})
-    assert len(script.requests) == 3
+    assert 3 == len(script.requests)
 
 
 async def test_waits_between_attempts_grow_and_are_drawn():
@@ -127,7 +127,7 @@ async def test_waits_between_attempts_grow_and_are_drawn():
     made, _ = exchange(NotSentError("a"), NotSentError("b"), task_reply())
     began = anyio.current_time()
     await made(GET, path=GET.at("1"))
-    assert pytest.approx(anyio.current_time() - began) == 1.5
+    assert 1.5 == pytest.approx(anyio.current_time() - began)
 
 
 async def test_the_service_may_ask_for_a_longer_wait():
@@ -138,7 +138,7 @@ async def test_the_service_may_ask_for_a_longer_wait():
     made, _ = exchange(refused, task_reply())
     began = anyio.current_time()
     await made(GET, path=GET.at("1"))
-    assert pytest.approx(anyio.current_time() - began) == 7
+    assert 7 == pytest.approx(anyio.current_time() - began)
 
 
 async def test_a_wait_of_over_a_minute_is_an_error():
@@ -148,8 +148,8 @@ async def test_a_wait_of_over_a_minute_is_an_error():
     made, script = exchange(envelope(code=1302, status=429, headers={"retry-after": "61"}))
     with pytest.raises(ThrottledError) as caught:
         await made(GET, path=GET.at("1"))
-    assert caught.value.retry_after == 61
-    assert len(script.requests) == 1
+    assert 61 == caught.value.retry_after
+    assert 1 == len(script.requests)
 
 
 async def test_a_refused_key_names_host_and_variable():
@@ -169,13 +169,13 @@ async def test_a_token_is_signed_again_once(code):
     """
     made, script = exchange(envelope(code=code, status=401), task_reply(), credentials=KeyPair("access", "secret-" * 6))
     await made(GET, path=GET.at("1"))
-    assert len(script.requests) == 2
+    assert 2 == len(script.requests)
     made, script = exchange(
         *[envelope(code=code, status=401)] * 2, task_reply(), credentials=KeyPair("access", "secret-" * 6)
     )
     with pytest.raises(AuthenticationError):
         await made(GET, path=GET.at("1"))
-    assert len(script.requests) == 2
+    assert 2 == len(script.requests)
 
 
 async def test_a_redirect_is_refused():
@@ -185,7 +185,7 @@ async def test_a_redirect_is_refused():
     made, script = exchange(Response(307, {"location": "https://elsewhere.example"}))
     with pytest.raises(DecodeError, match="redirects"):
         await made(GET, path=GET.at("1"))
-    assert len(script.requests) == 1
+    assert 1 == len(script.requests)
 
 
 async def test_only_get_is_replayed_on_other_routes():
@@ -193,12 +193,12 @@ async def test_only_get_is_replayed_on_other_routes():
     A POST to a route that we do not know is sent once.
     """
     made, script = exchange(LostReplyError("cut"), envelope({"a": 1}))
-    assert await made.plain("GET", "/account/costs", params={"start_time": 1}) == {"a": 1}
-    assert len(script.requests) == 2
+    assert {"a": 1} == await made.plain("GET", "/account/costs", params={"start_time": 1})
+    assert 2 == len(script.requests)
     made, script = exchange(LostReplyError("cut"), envelope({"a": 1}))
     with pytest.raises(LostReplyError):
         await made.plain("POST", "/v1/videos/text2video", body={"prompt": "x"})
-    assert len(script.requests) == 1
+    assert 1 == len(script.requests)
 
 
 async def test_the_log_tells_of_exchanges_and_replays_but_never_of_keys(caplog):

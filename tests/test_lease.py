@@ -55,7 +55,7 @@ async def test_closing_ends_what_is_underway_with_closed_error():
         await entered.wait()
         owner.closing()
         await owner.drained()
-    assert errors == ["KlingClient closed while wait() was underway"]
+    assert ["KlingClient closed while wait() was underway"] == errors
 
 
 async def test_leases_end_one_by_one():
@@ -95,7 +95,7 @@ def test_another_loop_is_refused():
 
     anyio.run(opened)
     for backend in ("asyncio", "trio"):
-        with pytest.raises(RuntimeError, match="opened on .* used on"):
+        with pytest.raises(RuntimeError, match=r"opened on .* used on"):
             anyio.run(used, backend=backend)
 
 
@@ -106,5 +106,5 @@ async def test_another_process_is_refused(monkeypatch):
     owner = Owner("KlingClient")
     owner.open()
     monkeypatch.setattr("os.getpid", lambda: -1)
-    with pytest.raises(RuntimeError, match="process .* used in -1"):
+    with pytest.raises(RuntimeError, match=r"process .* used in -1"):
         owner.lease("wait")

@@ -22,8 +22,8 @@ async def test_a_short_page_is_the_end():
     Five tasks in pages of two are three requests.
     """
     page, asked = listing(5)
-    assert [task.task_id async for task in Pages(page, 2)] == ["0", "1", "2", "3", "4"]
-    assert asked == [1, 2, 3]
+    assert ["0", "1", "2", "3", "4"] == [task.task_id async for task in Pages(page, 2)]
+    assert [1, 2, 3] == asked
 
 
 async def test_an_empty_page_is_the_end():
@@ -31,8 +31,8 @@ async def test_an_empty_page_is_the_end():
     Four tasks in pages of two need a third look.
     """
     page, asked = listing(4)
-    assert len([task async for task in Pages(page, 2)]) == 4
-    assert asked == [1, 2, 3]
+    assert 4 == len([task async for task in Pages(page, 2)])
+    assert [1, 2, 3] == asked
 
 
 async def test_the_last_page_that_can_be_asked_for_is_the_end():
@@ -40,5 +40,5 @@ async def test_the_last_page_that_can_be_asked_for_is_the_end():
     The service answers pages 1 to 1000 only.
     """
     page, asked = listing(PAGES_MOST + 5)
-    assert len([task async for task in Pages(page, 1)]) == PAGES_MOST
-    assert asked[-1] == PAGES_MOST
+    assert PAGES_MOST == len([task async for task in Pages(page, 1)])
+    assert PAGES_MOST == asked[-1]

@@ -76,11 +76,11 @@ async def test_entering_opens_and_leaving_asks_nothing():
     """
     async with client_of(opened()) as client:
         async with SelectionSession(client, video_url=CLIP) as selection:
-            assert selection.session_id == "8475"
-            assert selection.info.duration == 4.0
+            assert "8475" == selection.session_id
+            assert 4.0 == selection.info.duration
             assert Marks() == selection.marks
-        assert paths(client) == ["init-selection"]
-        assert selection.state.session_id == "8475"
+        assert ["init-selection"] == paths(client)
+        assert "8475" == selection.state.session_id
 
 
 async def test_the_record_follows_every_confirmed_change():
@@ -92,16 +92,16 @@ async def test_the_record_follows_every_confirmed_change():
         SelectionSession(client, video_id="v-1") as selection,
     ):
         answer = await selection.add_points(40, [A, (B.x, B.y)])
-        assert (answer.masks[0].height, answer.masks[0].width) == (720, 1280)
+        assert (720, 1280) == (answer.masks[0].height, answer.masks[0].width)
         await selection.add_points(7, [C])
-        assert dict(selection.marks) == {40: (A, B), 7: (C,)}
-        assert list(selection.marks) == [7, 40]
+        assert {40: (A, B), 7: (C,)} == dict(selection.marks)
+        assert [7, 40] == list(selection.marks)
         await selection.delete_points(40, [A])
-        assert dict(selection.marks) == {40: (B,), 7: (C,)}
+        assert {40: (B,), 7: (C,)} == dict(selection.marks)
         assert {40, 7} == set(selection.marked)
         await selection.clear()
         assert Marks() == selection.marks
-        assert selection.marked == {}
+        assert {} == selection.marked
         assert frozenset() == selection.state.uncertain
 
 
@@ -109,10 +109,10 @@ async def test_a_mask_is_read_with_the_clips_own_height_and_width():
     """
     Official samples have `size` the other way round; the provider's own code never reads it.
     """
-    async with client_of(opened(), marked(size=(1280, 720))) as client:
-        async with SelectionSession(client, video_url=CLIP) as selection:
-            [mask] = (await selection.add_points(40, [A])).masks
-    assert (mask.height, mask.width, mask.size) == (720, 1280, (1280, 720))
+    steps = [opened(), marked(size=(1280, 720))]
+    async with client_of(*steps) as client, SelectionSession(client, video_url=CLIP) as selection:
+        [mask] = (await selection.add_points(40, [A])).masks
+    assert (720, 1280, (1280, 720)) == (mask.height, mask.width, mask.size)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ async def test_limits_are_counted_before_any_request(call, words):
         with pytest.raises(InvalidInputError, match=words):
             await call(selection)
         assert before == selection.state
-        assert len(script_of(client).requests) == 2
+        assert 2 == len(script_of(client).requests)
 
 
 async def test_the_eleventh_frame_is_refused():
@@ -170,10 +170,10 @@ async def test_a_frame_in_doubt_blocks_the_paid_call_until_it_is_rebuilt(fault):
         with pytest.raises(KlingError):
             await selection.add_points(41, [A])
         assert frozenset({41}) == selection.state.uncertain
-        assert dict(selection.marks) == {40: (C,)}
+        assert {40: (C,)} == dict(selection.marks)
         with pytest.raises(SelectionDirtyError) as caught:
             await selection.create_task(EDIT)
-        assert caught.value.frames == (41,)
+        assert (41,) == caught.value.frames
         await selection.rebuild()
         await selection.create_task(EDIT)
         first, again = script_of(client).requests[1], script_of(client).requests[4]
@@ -220,9 +220,9 @@ async def test_calls_on_one_selection_go_one_after_another():
         await anyio.wait_all_tasks_blocked()
         group.start_soon(selection.add_points, 2, [A])
         await anyio.wait_all_tasks_blocked()
-        assert len(script_of(client).requests) == 2
+        assert 2 == len(script_of(client).requests)
         go.set()
-    assert [body["frame_index"] for body in script_of(client).bodies[1:]] == [1, 2]
+    assert [1, 2] == [body["frame_index"] for body in script_of(client).bodies[1:]]
 
 
 async def test_another_process_goes_on_from_the_state():
@@ -264,7 +264,7 @@ async def test_create_of_unknown_marks_is_the_callers_word():
     With a bare id nothing is known, so nothing is refused.
     """
     async with client_of(task_reply()) as client, SelectionSession(client, session_id="8475") as selection:
-        assert (await selection.create_task(EDIT)).task_id == "8781"
+        assert "8781" == (await selection.create_task(EDIT)).task_id
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ async def test_an_expired_selection_is_told_before_any_request(call):
     async with client_of() as client, SelectionSession(client, state=aged(24.1)) as selection:
         with pytest.raises(SelectionExpiredError, match="rebuild"):
             await call(selection)
-        assert script_of(client).requests == []
+        assert [] == script_of(client).requests
 
 
 async def test_half_an_hour_before_its_end_a_selection_is_not_paid_for():
@@ -333,10 +333,10 @@ async def test_an_expired_selection_is_opened_anew_by_rebuild():
     async with client_of(opened("8476"), marked(7), marked(40)) as client:
         async with SelectionSession(client, state=aged(25, video_url=CLIP)) as selection:
             await selection.rebuild()
-            assert selection.session_id == "8476"
-            assert dict(selection.marks) == {40: (A,), 7: (C,)}
+            assert "8476" == selection.session_id
+            assert {40: (A,), 7: (C,)} == dict(selection.marks)
             assert frozenset() == selection.state.uncertain
-        assert paths(client) == ["init-selection", "add-selection", "add-selection"]
+        assert ["init-selection", "add-selection", "add-selection"] == paths(client)
 
 
 async def test_a_session_that_the_service_forgot_is_opened_anew_too():
@@ -344,13 +344,14 @@ async def test_a_session_that_the_service_forgot_is_opened_anew_too():
     1203 for the session means the same as 24 hours.
     """
     gone = envelope(code=1203, status=404)
-    async with client_of(gone, gone, opened("8476"), marked(7), marked(40)) as client:
-        async with SelectionSession(client, state=aged(1, video_id="v-1")) as selection:
-            with pytest.raises(SelectionExpiredError, match="does not know"):
-                await selection.add_points(1, [A])
-            assert frozenset() == selection.state.uncertain
-            await selection.rebuild()
-            assert selection.session_id == "8476"
+    steps = [gone, gone, opened("8476"), marked(7), marked(40)]
+    state = aged(1, video_id="v-1")
+    async with client_of(*steps) as client, SelectionSession(client, state=state) as selection:
+        with pytest.raises(SelectionExpiredError, match="does not know"):
+            await selection.add_points(1, [A])
+        assert frozenset() == selection.state.uncertain
+        await selection.rebuild()
+        assert "8476" == selection.session_id
 
 
 async def test_an_expired_selection_of_unknown_source_cannot_be_rebuilt():
@@ -429,4 +430,4 @@ async def test_a_repr_names_the_clip_or_the_session_without_its_query():
     """
     client = client_of()
     assert "clip.mp4, not" in repr(SelectionSession(client, video_url=f"{CLIP}?signature=1"))
-    assert repr(SelectionSession(client, session_id="8475")) == "<SelectionSession of 8475, not opened yet>"
+    assert "<SelectionSession of 8475, not opened yet>" == repr(SelectionSession(client, session_id="8475"))

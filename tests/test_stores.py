@@ -52,7 +52,7 @@ async def test_the_latest_come_first(store):
     await store.open()
     for number in range(1, 6):
         await store.put(intent(number))
-    assert [kept.external_task_id for kept in await store.recent(2)] == ["order-5", "order-4"]
+    assert ["order-5", "order-4"] == [kept.external_task_id for kept in await store.recent(2)]
     await store.aclose()
 
 
@@ -79,7 +79,7 @@ async def test_sqlite_serves_many_tasks_at_once(tmp_path):
     async with anyio.create_task_group() as group:
         for number in range(50):
             group.start_soon(kept.put, intent(number))
-    assert len(await kept.recent()) == 50
+    assert 50 == len(await kept.recent())
     await kept.aclose()
 
 
@@ -106,5 +106,5 @@ def test_stores_say_what_they_are(tmp_path):
     """
     Their repr names the file or counts the intents.
     """
-    assert repr(MemoryStore()) == "MemoryStore(0 intents)"
+    assert "MemoryStore(0 intents)" == repr(MemoryStore())
     assert f"SqliteStore({tmp_path})" == repr(SqliteStore(tmp_path))

@@ -42,8 +42,8 @@ async def test_the_first_look_comes_within_a_second_and_then_they_grow():
     steps = [task_reply("processing"), task_reply("processing"), task_reply("succeed")]
     async with client_of(*steps) as client:
         began = anyio.current_time()
-        assert (await client.wait(running())).status == "succeed"
-        assert pytest.approx(anyio.current_time() - began) == 4.75
+        assert "succeed" == (await client.wait(running())).status
+        assert 4.75 == pytest.approx(anyio.current_time() - began)
 
 
 async def test_waits_stop_growing_at_the_ceiling_and_never_end_by_themselves():
@@ -85,7 +85,7 @@ async def test_a_failed_task_is_raised_with_its_reason():
         with pytest.raises(TaskFailedError, match="risk control") as caught:
             await client.wait(running())
     assert caught.value.content_rejected
-    assert caught.value.task.task_id == "8781"
+    assert "8781" == caught.value.task.task_id
 
 
 async def test_an_unknown_status_waits_on(caplog):
@@ -94,8 +94,8 @@ async def test_an_unknown_status_waits_on(caplog):
     """
     steps = [task_reply("pondering"), task_reply("pondering"), task_reply("succeed")]
     async with client_of(*steps) as client:
-        assert (await client.wait(running())).status == "succeed"
-    assert caplog.text.count("pondering") == 1
+        assert "succeed" == (await client.wait(running())).status
+    assert 1 == caplog.text.count("pondering")
 
 
 async def test_passing_faults_cost_a_look(caplog):
@@ -104,8 +104,8 @@ async def test_passing_faults_cost_a_look(caplog):
     """
     faults = [LostReplyError("cut"), envelope(code=5000, status=500), envelope(code=1302, status=429)]
     async with client_of(*faults, task_reply("succeed")) as client:
-        assert (await client.wait(running())).status == "succeed"
-    assert len(caplog.records) == 1
+        assert "succeed" == (await client.wait(running())).status
+    assert 1 == len(caplog.records)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ async def test_a_task_just_created_may_be_missing_for_a_moment():
     """
     missing = envelope(code="task_not_exist", status=400)
     async with client_of(missing, missing, missing, task_reply("succeed")) as client:
-        assert (await client.wait(running())).status == "succeed"
+        assert "succeed" == (await client.wait(running())).status
     async with client_of(*[missing] * 4) as client:
         with pytest.raises(NotFoundError):
             await client.wait(running())
@@ -162,7 +162,7 @@ async def test_watch_tells_the_present_state_each_change_and_the_end():
     ]
     async with client_of(*steps) as client:
         told = [task.status async for task in client.watch(running())]
-    assert told == ["submitted", "processing", "pondering", "failed"]
+    assert ["submitted", "processing", "pondering", "failed"] == told
 
 
 async def test_watch_of_an_ended_task_tells_it_once():
@@ -170,7 +170,7 @@ async def test_watch_of_an_ended_task_tells_it_once():
     What is over is told from what is known.
     """
     async with client_of() as client:
-        assert [task.status async for task in client.watch(running("failed"))] == ["failed"]
+        assert ["failed"] == [task.status async for task in client.watch(running("failed"))]
 
 
 async def test_a_watch_left_early_leaves_nothing():
@@ -180,9 +180,9 @@ async def test_a_watch_left_early_leaves_nothing():
     async with client_of(task_reply("submitted"), task_reply("succeed")) as client:
         watch = client.watch("8781")
         async for task in watch:
-            assert task.status == "submitted"
+            assert "submitted" == task.status
             break
-        assert [task.status async for task in watch] == ["succeed"]
+        assert ["succeed"] == [task.status async for task in watch]
 
 
 async def test_looks_are_spread_by_chance():
@@ -200,9 +200,9 @@ async def test_looks_are_spread_by_chance():
         async with anyio.create_task_group() as group:
             for _ in range(50):
                 group.start_soon(one)
-        assert len(set(ends)) > 10
-        assert max(ends) - began <= 1.0
-        assert min(ends) - began >= 0.9
+        assert 10 < len(set(ends))
+        assert 1.0 >= max(ends) - began
+        assert 0.9 <= min(ends) - began
 
 
 async def test_a_cancelled_wait_names_the_task_that_goes_on(caplog):
