@@ -1,0 +1,31 @@
+"""
+Prints the table.
+"""
+
+import asyncio
+
+from benchmarks import calls, imports
+from benchmarks.server import serving
+
+
+def main() -> None:
+    """
+    Measure and print, ratios with what they are against.
+    """
+    with serving() as base_url:
+        bare = asyncio.run(calls.against_bare(base_url))
+        trio = {at_once: calls.trio_against_asyncio(base_url, at_once) for at_once in (32, 512)}
+    ratio, milliseconds = imports.against_aiohttp()
+    rows = [
+        ("CPU of get_task / bare aiohttp GET, 32 at once", bare["get"]),
+        ("CPU of create_task / bare aiohttp POST, 32 at once", bare["create"]),
+        ("calls a second, trio / asyncio, 32 at once", trio[32]),
+        ("calls a second, trio / asyncio, 512 at once", trio[512]),
+        (f"import kling_async ({milliseconds:.0f} ms) / import aiohttp", ratio),
+    ]
+    for name, value in rows:
+        print(f"| {name:<56} | {value:5.2f} |")
+
+
+if __name__ == "__main__":
+    main()
