@@ -1,0 +1,93 @@
+"""
+Many edits at once over real sockets: all end, nothing is left behind, and cancelling half leaves the pool whole.
+"""
+
+import contextlib
+import gc
+import threading
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from kling_async import ApiKey, KlingClient, PollPolicy, Removal, SelectionSession
+from kling_async.simulator import Simulator
+
+pytestmark = [pytest.mark.real_clock, pytest.mark.timeout(100), pytest.mark.slow]
+
+CLIP = "https://example.com/clip.mp4"
+MANY = 200
+SOON = PollPolicy(first=0.05, ceiling=0.2)
+
+
+def sockets():
+    """
+    The sockets that this process holds, as Linux names them; elsewhere nothing is counted.
+    """
+    found = set()
+    for name in Path("/proc/self/fd").iterdir() if Path("/proc/self/fd").exists() else ():
+        with contextlib.suppress(OSError):
+            found.add(str(name.readlink()))
+    return {target for target in found if target.startswith("socket:")}
+
+
+async def edit(client, number, folder, done):
+    async with SelectionSession(client, video_url=CLIP) as selection:
+        await selection.add_points(0, [(0.42, 0.61)])
+        task = await selection.create_task(Removal.of("the bird"), external_task_id=f"order-{number}")
+    task = await client.wait(task)
+    done.add(str(await client.download(task.video, folder / f"{number}.mp4")))
+
+
+@pytest.fixture
+def left_behind():
+    """
+    What a test leaves: sockets and threads that were not there before it.
+    """
+    gc.collect()
+    before, threads = sockets(), set(threading.enumerate())
+    yield
+    gc.collect()
+    # Both loops keep idle worker threads for the next file: these are theirs, and few.
+    pooled = ("AnyIO worker thread", "Trio thread")
+    assert [] == [each for each in set(threading.enumerate()) - threads if not each.name.startswith(pooled)]
+    assert set() == sockets() - before
+
+
+async def test_two_hundred_edits_at_once_end_and_leave_nothing(left_behind, tmp_path):
+    """
+    Every edit has its file, each was charged once, and no socket, thread or task remains.
+    """
+    simulator, done = Simulator(quota=MANY, task_seconds=0.3), set()
+    async with (
+        simulator.serve() as base_url,
+        KlingClient(ApiKey("sk-made-up"), base_url=base_url, poll=SOON) as client,
+        anyio.create_task_group() as group,
+    ):
+        for number in range(MANY):
+            group.start_soon(edit, client, number, tmp_path, done)
+    assert MANY == len(done) == len(list(tmp_path.iterdir()))
+    assert {f"order-{number}": 1 for number in range(MANY)} == dict(simulator.charges)
+
+
+async def test_cancelling_half_of_them_midway_leaves_the_pool_whole(left_behind, tmp_path):
+    """
+    The other half ends, and the same client goes on with new edits.
+    """
+    simulator, done = Simulator(quota=2 * MANY, task_seconds=0.5), set()
+    async with (
+        simulator.serve() as base_url,
+        KlingClient(ApiKey("sk-made-up"), base_url=base_url, poll=SOON, connections=20) as client,
+    ):
+        async with anyio.create_task_group() as stay, anyio.create_task_group() as leave:
+            for number in range(MANY):
+                (stay, leave)[number % 2].start_soon(edit, client, number, tmp_path, done)
+            while len(simulator.charges) < MANY // 4:
+                await client.clear_selection((await client.init_selection(video_url=CLIP)).session_id)
+            leave.cancel_scope.cancel()
+        assert {str(tmp_path / f"{number}.mp4") for number in range(0, MANY, 2)} <= done
+        assert len(done) < MANY
+        await edit(client, MANY, tmp_path, done)
+    assert {1} == set(simulator.charges.values())
+    assert done == {str(path) for path in tmp_path.iterdir()}
