@@ -1,0 +1,10 @@
+"""
+`python -m kling_async` is the command line, for where its script is not on the path.
+"""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

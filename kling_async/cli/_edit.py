@@ -1,0 +1,119 @@
+"""
+`edit`: one clip from its points to the file, asked for before it is paid.
+
+Everything that can be wrong with the arguments is said before the first request, and nothing is paid
+without a yes.
+"""
+
+import secrets
+
+from kling_async._ids import external_id
+from kling_async.client import KlingClient
+from kling_async.edits import Edit
+from kling_async.errors import (
+    DeclinedError,
+    InvalidRequestError,
+    KeyConflictError,
+    KlingError,
+    NotFoundError,
+    UnknownOutcomeError,
+)
+from kling_async.models import Task
+from kling_async.selection import SelectionSession
+from kling_async.stores import SqliteStore
+
+from ._ending import fetched, waited
+from ._marking import mark, opened, preview
+from ._order import Order, source_of
+from ._service import Service, Underway
+from ._show import Show
+
+QUESTION = "Create the paid edit?"
+
+
+async def edit(source: str, order: Order, *, service: Service, show: Show, underway: Underway) -> None:
+    """
+    Edit a clip.
+
+    Args:
+        source: A URL, or `video_id:` and an id.
+        order: What to do.
+        service: Where.
+        show: The command's voice.
+        underway: What the command leaves running.
+
+    Raises:
+        UsageError: The options do not add up.
+        DeclinedError: The answer was no.
+        KlingError: As the calls of a `SelectionSession`, `KlingClient.wait` and `KlingClient.download`.
+    """
+    clip, marks, wish = source_of(source), order.marks, order.edit
+    order.check()
+    underway.out, underway.force = order.out, order.force
+    client, store = service.client()
+    async with client:
+        task = await known(client, store, order.key) if order.key else None
+        if task is not None:
+            show.line(f"{order.key} already stands for task {task.task_id}: nothing is paid again")
+        else:
+            async with opened(client, show=show, **clip) as selection:
+                for frame_index, points in marks.items():
+                    await mark(selection, frame_index, points, show=show)
+                if marks:
+                    await preview(client, selection, order.preview, force=order.force, show=show)
+                await _agreed(order, wish, show)
+                task = await _created(selection, wish, order.key, show=show, underway=underway)
+        underway.seen(task)
+        task = await waited(client, task, show=show, underway=underway)
+        await fetched(client, task, order.out, force=order.force, show=show, underway=underway)
+
+
+async def known(client: KlingClient, store: SqliteStore, key: str) -> Task | None:
+    """
+    The task that a key already stands for, looked up before anything is opened for it.
+
+    Args:
+        client: An open client.
+        store: Its store.
+        key: The external id.
+
+    Raises:
+        KeyConflictError: It was used at another service.
+        UnknownOutcomeError: It was sent and never answered, and the service does not find it.
+        KlingError: As `KlingClient.get_task`.
+    """
+    intent = await store.get(key)
+    if intent is not None and intent.base_url != client.base_url:
+        text = f"{key!r} was used at {intent.base_url}: another service needs another --key"
+        raise KeyConflictError(text, external_task_id=key)
+    if intent is not None and intent.task_id is not None:
+        return (await client.get_task(intent.task_id)).named(key)
+    try:
+        return (await client.get_task(external_task_id=key)).named(key)
+    except (NotFoundError, InvalidRequestError):
+        if intent is None or intent.first_sent_at is None or intent.state in {"intent", "refused"}:
+            return None
+        raise UnknownOutcomeError(
+            external_task_id=key, attempts=intent.attempts, first_sent_at=intent.first_sent_at
+        ) from None
+
+
+async def _agreed(order: Order, wish: Edit, show: Show) -> None:
+    """Nobody has documented a price that could be told before; what it cost is told at the end."""
+    show.done("prompt", wish.prompt)
+    show.done("cost", f"see your provider: a {wish.edit_mode}, mode {wish.mode}")
+    if not order.yes and not await show.agreed(QUESTION):
+        raise DeclinedError("you said no, so nothing is paid")
+
+
+async def _created(selection: SelectionSession, wish: Edit, key: str | None, *, show: Show, underway: Underway) -> Task:
+    external_task_id = key or external_id(secrets.token_bytes(20))
+    underway.creating(external_task_id)
+    show.event("create", {"external_task_id": external_task_id})
+    try:
+        return await selection.create_task(wish, external_task_id=external_task_id)
+    except UnknownOutcomeError:
+        raise
+    except KlingError:
+        underway.refused()
+        raise

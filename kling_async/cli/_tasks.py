@@ -1,0 +1,205 @@
+"""
+`tasks show`, `list`, `wait`, `download`: paid creates looked at again, by either of their ids.
+
+An id is looked up among the creates kept here first, since not every host finds tasks by external ids.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from kling_async.client import KlingClient
+from kling_async.errors import NotFoundError, UnsupportedError
+from kling_async.models import Task
+from kling_async.stores import Intent, SqliteStore
+
+from ._codes import UsageError
+from ._ending import check_target, cost, fetched, task_facts, waited
+from ._service import Service, Underway
+from ._show import Show
+
+INTENTS_MOST = 500_000
+"""As many as a list of tasks can hold: 1,000 pages of 500."""
+
+
+async def find(client: KlingClient, store: SqliteStore, name: str) -> Task:
+    """
+    A task by its id, or by the external id of its create.
+
+    Args:
+        client: An open client.
+        store: Its store.
+        name: Either id.
+
+    Raises:
+        NotFoundError: There is none; what is kept here of its create is in the error's notes.
+        KlingError: As `KlingClient.get_task`.
+    """
+    intent = await store.get(name)
+    if intent is not None and intent.task_id is not None:
+        return (await client.get_task(intent.task_id)).named(name)
+    if intent is None:
+        return await client.get_task(name)
+    try:
+        return await client.get_task(external_task_id=name)
+    except NotFoundError as error:
+        error.add_note(_doubt(intent))
+        raise
+
+
+def _doubt(intent: Intent) -> str:
+    if intent.first_sent_at is None or intent.state in {"intent", "refused"}:
+        return f"Nothing was created: the create {intent.external_task_id} never got through."
+    sent = _time(intent.first_sent_at)
+    return f"Its create was sent on {sent}, and no answer came: look in the provider's console before you pay again."
+
+
+async def show_task(task_id: str | None, external: str | None, *, service: Service, show: Show) -> None:
+    """
+    Show one task.
+
+    Args:
+        task_id: The service's id.
+        external: Instead, the external id of its create.
+        service: Where it runs.
+        show: The command's voice.
+
+    Raises:
+        UsageError: Not exactly one id is given.
+        KlingError: As `find`.
+    """
+    if (task_id is None) == (external is None):
+        raise UsageError("give a task id, or --external with the id of its create")
+    client, store = service.client()
+    async with client:
+        task = await (client.get_task(task_id) if external is None else find(client, store, external))
+    show.event("task", task_facts(task))
+    show.rows(_described(task))
+
+
+def _described(task: Task) -> list[tuple[str, str]]:
+    video = task.videos[0] if task.videos else None
+    rows = {
+        "task": task.task_id,
+        "status": f"{task.status}: {task.status_message}" if task.status_message else task.status,
+        "external": task.external_task_id,
+        "created": _time(task.created_at),
+        "updated": _time(task.updated_at),
+        "cost": cost(task).removeprefix("cost ") if task.done else "",
+        "video id": video.video_id if video else "",
+        "video": video.url if video else "",
+    }
+    return [(name, value) for name, value in rows.items() if value]
+
+
+def _time(moment: datetime | None) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else ""
+
+
+async def list_tasks(page: int, page_size: int, *, service: Service, show: Show) -> None:
+    """
+    Show a page of the account's tasks; where the host has no list, of the paid creates kept here.
+
+    Args:
+        page: From 1.
+        page_size: How many.
+        service: Whose.
+        show: The command's voice.
+
+    Raises:
+        KlingError: As `KlingClient.list_tasks`.
+    """
+    client, store = service.client()
+    async with client:
+        try:
+            tasks = await client.list_tasks(page, page_size)
+        except UnsupportedError as error:
+            kept = [intent for intent in await store.recent(INTENTS_MOST) if intent.base_url == client.base_url]
+            show.warning(f"{error}. These are the paid creates kept in {service.store_path}:")
+            _list_intents(kept[(page - 1) * page_size :][:page_size], show)
+            return
+    for task in tasks:
+        show.event("task", task_facts(task))
+    rows = [(task.task_id, task.status, _time(task.created_at), task.external_task_id or "") for task in tasks]
+    _put(("task", "status", "created", "external id"), rows, show)
+
+
+def _list_intents(intents: list[Intent], show: Show) -> None:
+    for intent in intents:
+        facts = {
+            "external_task_id": intent.external_task_id,
+            "task_id": intent.task_id,
+            "state": intent.state,
+            "created_at": intent.created_at,
+            "first_sent_at": intent.first_sent_at,
+            "base_url": intent.base_url,
+        }
+        show.event("intent", facts)
+    rows = [(kept.task_id or "", kept.state, _time(kept.created_at), kept.external_task_id) for kept in intents]
+    _put(("task", "create", "meant", "external id"), rows, show)
+
+
+def _put(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], show: Show) -> None:
+    if rows:
+        show.rows(rows, head)
+    else:
+        show.line("none")
+
+
+async def wait(name: str, out: Path | None, *, force: bool, service: Service, show: Show, underway: Underway) -> None:
+    """
+    Wait for a task's end, and fetch its result where a file is named.
+
+    Args:
+        name: Either of its ids.
+        out: Where the result goes; None for nowhere.
+        force: Whether a file that is there may be replaced.
+        service: Where it runs.
+        show: The command's voice.
+        underway: What the command leaves running.
+
+    Raises:
+        TaskFailedError: It failed.
+        KlingError: As `find`, `KlingClient.wait` and `KlingClient.download`.
+    """
+    check_target("--out", out, force=force)
+    underway.out, underway.force = out, force
+    client, store = service.client()
+    async with client:
+        task = await find(client, store, name)
+        underway.seen(task)
+        task = await waited(client, task, show=show, underway=underway)
+        if out is None:
+            underway.task = None
+            show.event("done", {**task_facts(task), "path": None})
+            show.line(f"its link lives for 30 days: {task.video.url}")
+        else:
+            await fetched(client, task, out, force=force, show=show, underway=underway)
+
+
+async def download(name: str, out: Path, *, force: bool, service: Service, show: Show, underway: Underway) -> None:
+    """
+    Fetch the result of a task that has ended.
+
+    Args:
+        name: Either of its ids.
+        out: Where the result goes.
+        force: Whether a file that is there may be replaced.
+        service: Where it ran.
+        show: The command's voice.
+        underway: What the command leaves running.
+
+    Raises:
+        UsageError: It still runs.
+        TaskFailedError: It failed.
+        KlingError: As `find` and `KlingClient.download`.
+    """
+    check_target("--out", out, force=force)
+    underway.out, underway.force = out, force
+    client, store = service.client()
+    async with client:
+        task = await find(client, store, name)
+        underway.seen(task)
+        if not task.done:
+            raise UsageError(f"task {task.task_id} is still {task.status}")
+        await fetched(client, task, out, force=force, show=show, underway=underway)
