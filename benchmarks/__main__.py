@@ -4,7 +4,7 @@ Prints the table.
 
 import asyncio
 
-from benchmarks import calls, imports
+from benchmarks import calls, imports, masks
 from benchmarks.server import serving
 
 
@@ -22,6 +22,8 @@ def main() -> None:
         ("calls a second, trio / asyncio, 32 at once", trio[32]),
         ("calls a second, trio / asyncio, 512 at once", trio[512]),
         (f"import kling_async ({milliseconds:.0f} ms) / import aiohttp", ratio),
+        ("mask to pixels / pycocotools, 720 x 1280", masks.against_pycocotools(720, 1280)),
+        ("mask to pixels / pycocotools, 2160 x 2160", masks.against_pycocotools(2160, 2160)),
     ]
     for name, value in rows:
         print(f"| {name:<56} | {value:5.2f} |")

@@ -19,6 +19,8 @@ from ._endpoints import COMETAPI_URL as COMETAPI_URL
 from ._endpoints import KLING_CHINA_URL as KLING_CHINA_URL
 from ._endpoints import KLING_GLOBAL_URL as KLING_GLOBAL_URL
 from ._open import open_transport as open_transport
+from .batch import edit as edit
+from .batch import edit_many as edit_many
 from .client import KlingClient as KlingClient
 from .edits import Addition as Addition
 from .edits import Removal as Removal
@@ -55,6 +57,10 @@ from .errors import TransportError as TransportError
 from .errors import UnknownOutcomeError as UnknownOutcomeError
 from .errors import UnsupportedError as UnsupportedError
 from .errors import WebhookError as WebhookError
+from .jobs import Edited as Edited
+from .jobs import Failed as Failed
+from .jobs import Job as Job
+from .jobs import Outcome as Outcome
 from .masks import Mask as Mask
 from .models import Marked as Marked
 from .models import Marks as Marks
@@ -68,6 +74,7 @@ from .points import Point as Point
 from .policy import PollPolicy as PollPolicy
 from .policy import RetryPolicy as RetryPolicy
 from .selection import SelectionSession as SelectionSession
+from .slots import Slots as Slots
 from .stores import MemoryStore as MemoryStore
 from .stores import SqliteStore as SqliteStore
 
@@ -87,9 +94,12 @@ __all__ = (
     "DeclinedError",
     "DecodeError",
     "DownloadError",
+    "Edited",
+    "Failed",
     "Image",
     "InvalidInputError",
     "InvalidRequestError",
+    "Job",
     "KeyConflictError",
     "KeyPair",
     "KlingClient",
@@ -102,6 +112,7 @@ __all__ = (
     "MemoryStore",
     "NotFoundError",
     "NotSentError",
+    "Outcome",
     "Point",
     "PollPolicy",
     "Preview",
@@ -117,6 +128,7 @@ __all__ = (
     "SelectionState",
     "ServerError",
     "SignatureError",
+    "Slots",
     "SqliteStore",
     "StoreError",
     "SubmissionError",
@@ -131,6 +143,8 @@ __all__ = (
     "Video",
     "WebhookError",
     "__version__",
+    "edit",
+    "edit_many",
     "from_dict",
     "open_transport",
     "to_dict",

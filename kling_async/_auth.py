@@ -32,8 +32,8 @@ def _check_key(name: str, value: object) -> None:
         raise InvalidInputError(name, "holds a space, a line break or a character that no key has")
 
 
-def _refuse_pickle(self: object) -> NoReturn:
-    msg = f"{type(self).__name__} holds a secret and is not pickled: read the key again where it is needed"
+def _refuse_pickle(kind: str) -> NoReturn:
+    msg = f"{kind} holds a secret and is not pickled: read the key again where it is needed"
     raise TypeError(msg)
 
 
@@ -61,7 +61,8 @@ class ApiKey:
     def __repr__(self) -> str:
         return "ApiKey(***)"
 
-    __reduce__ = _refuse_pickle
+    def __reduce__(self) -> NoReturn:
+        _refuse_pickle(type(self).__name__)
 
 
 @frozen
@@ -91,7 +92,8 @@ class KeyPair:
     def __repr__(self) -> str:
         return "KeyPair(***)"
 
-    __reduce__ = _refuse_pickle
+    def __reduce__(self) -> NoReturn:
+        _refuse_pickle(type(self).__name__)
 
 
 Credentials = ApiKey | KeyPair
@@ -122,6 +124,17 @@ class Signer:
             self._token = _sign(self.credentials, now, self._early)
             self._renew_at = now + LIFE * RENEW_AT
         return f"Bearer {self._token}"
+
+    def struck(self, body: bytes) -> bytes:
+        """
+        A reply's body without our secrets: gateways echo keys in their refusals.
+        """
+        pair = self.credentials
+        secrets = [pair.key] if isinstance(pair, ApiKey) else [pair.access_key, pair.secret_key, self._token]
+        for secret in secrets:
+            if secret and secret.encode() in body:
+                body = body.replace(secret.encode(), b"***")
+        return body
 
     def renew(self, code: int | str | None) -> bool:
         """

@@ -13,7 +13,7 @@ from ._endpoints import ADD, CLEAR, DELETE, GET, INIT, LIST, PREVIEW, Host
 from ._exchange import Exchange
 from ._ids import check_external_task_id, check_id
 from ._lease import Lease, Owner
-from ._urls import check_callback_url, check_url
+from ._urls import check_url
 from .edits import Edit
 from .errors import InvalidInputError, NotFoundError, UnsupportedError
 from .models import Marked, Preview, SelectionInfo, Task
@@ -30,13 +30,20 @@ class Calls:
     _owner: Owner
     _exchange: Exchange
     _creates: Creates
-    _callback_url: str | None
 
     def _lease(self, method: str) -> Lease:
         return self._owner.lease(method)
 
-    def _checked_callback(self, url: str | None) -> str | None:
-        return None if url is None else check_callback_url(url, local=self._host.local)
+    @property
+    def creates(self) -> Creates:
+        """
+        What sends the paid creates, for flows built on the client.
+
+        Raises:
+            ClosedError: The client is not open.
+        """
+        self._lease("create_task")
+        return self._creates
 
     async def init_selection(self, *, video_url: str | None = None, video_id: str | None = None) -> SelectionInfo:
         """
@@ -157,16 +164,7 @@ class Calls:
             APIError: The service refused.
             NotSentError: It could not be sent.
         """
-        with self._lease("create_task"):
-            for picture in getattr(edit, "pictures", ()):
-                if picture.is_url:
-                    check_url("image", picture.wire, local=self._host.local)
-            return await self._creates.create(
-                session_id,
-                edit,
-                external_task_id=external_task_id,
-                callback_url=self._checked_callback(callback_url) or self._callback_url,
-            )
+        return await self.creates.create(session_id, edit, external_task_id=external_task_id, callback_url=callback_url)
 
     async def get_task(self, task_id: str | None = None, *, external_task_id: str | None = None) -> Task:
         """

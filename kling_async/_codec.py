@@ -6,24 +6,25 @@ point is deleted by the very literals that added it.
 """
 
 import base64
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from functools import cache
+from functools import cache, partial
 from typing import TypeVar, get_args
 
 import attrs
 import cattrs
 import orjson
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
-from cattrs.v import format_exception
 
-from . import edits, masks, models, pictures, points
+from . import edits, jobs, masks, models, pictures, points
 from ._auth import ApiKey, KeyPair
 from ._ids import check_external_task_id, check_id
 from ._ledger import check_points
 from ._refusals import excerpt
+from ._urls import warn_of_clip
 from .edits import Edit
 from .errors import DecodeError, InvalidInputError
 from .models import Marks, check_frame_index
@@ -32,6 +33,7 @@ from .points import Point
 T = TypeVar("T")
 
 Edits = edits.Addition | edits.Swap | edits.Removal
+Plain = Callable[[object], dict[str, object]]
 
 VALUES: tuple[type, ...] = (
     points.Point,
@@ -46,6 +48,7 @@ VALUES: tuple[type, ...] = (
     models.Preview,
     models.Video,
     models.Task,
+    jobs.Job,
 )
 """What `to_dict` and `from_dict` take; the whole replies behind them (`raw`) stay behind."""
 
@@ -62,20 +65,38 @@ def _as_text(value: object, _type: type[str]) -> str:
     raise TypeError(msg)
 
 
+def finite(value: object) -> float | None:
+    """
+    A number, or a text that spells one, as a finite float; None for anything else.
+    """
+    try:
+        number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
+    except (OverflowError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _as_bool(value: object, _type: type[bool]) -> bool:
+    if isinstance(value, bool):
+        return value
+    msg = f"expected true or false, got {value!r:.40}"
+    raise TypeError(msg)
+
+
 def _as_int(value: object, _type: type[int]) -> int:
-    if isinstance(value, int | float | str) and not isinstance(value, bool):
-        number = float(value)
-        if number.is_integer():
-            return int(value) if isinstance(value, int) else int(number)
-    msg = f"expected a whole number, got {value!r:.40}"
-    raise ValueError(msg)
+    number = finite(value)
+    if number is None or not number.is_integer():
+        msg = f"expected a whole number, got {value!r:.40}"
+        raise ValueError(msg)
+    return value if isinstance(value, int) else int(number)
 
 
 def _as_float(value: object, _type: type[float]) -> float:
-    if isinstance(value, int | float | str) and not isinstance(value, bool):
-        return float(value)
-    msg = f"expected a number, got {type(value).__name__}"
-    raise TypeError(msg)
+    number = finite(value)
+    if number is None:
+        msg = f"expected a finite number, got {value!r:.40}"
+        raise ValueError(msg)
+    return number
 
 
 def _as_decimal(value: object, _type: type[Decimal]) -> Decimal:
@@ -118,8 +139,9 @@ def converter() -> cattrs.Converter:
     """
     The converter, built on first use.
     """
-    made = cattrs.Converter(detailed_validation=True)
+    made = cattrs.Converter(detailed_validation=True, unstruct_collection_overrides={tuple: list})
     made.register_structure_hook(str, _as_text)
+    made.register_structure_hook(bool, _as_bool)
     made.register_structure_hook(int, _as_int)
     made.register_structure_hook(float, _as_float)
     made.register_structure_hook(Decimal, _as_decimal)
@@ -132,12 +154,34 @@ def converter() -> cattrs.Converter:
     made.register_unstructure_hook(Marks, _from_marks)
     made.register_structure_hook_func(lambda kind: kind == (Mapping[str, object] | None), lambda value, _: value)
     made.register_unstructure_hook_func(lambda kind: kind == frozenset[int], sorted)
+    _tell_edits_apart(made)  # first, for what a job's edit is read with is settled when the job's hooks are made
     for kind in VALUES:
-        names = attrs.fields_dict(kind)
-        left_out = {"raw": override(omit=True)} if "raw" in names else {}
-        made.register_unstructure_hook(kind, make_dict_unstructure_fn(kind, made, **left_out))  # type: ignore[arg-type]
-        made.register_structure_hook(kind, make_dict_structure_fn(kind, made, **left_out))  # type: ignore[arg-type]
+        left_out = {"raw": override(omit=True)} if "raw" in attrs.fields_dict(kind) else {}
+        plain: Plain = make_dict_unstructure_fn(kind, made, **left_out)  # type: ignore[arg-type]
+        mode = getattr(kind, "edit_mode", None)
+        made.register_unstructure_hook(kind, partial(_with_mode, mode, plain) if mode else plain)
+        made.register_structure_hook(kind, make_dict_structure_fn(kind, made))
     return made
+
+
+def _tell_edits_apart(made: cattrs.Converter) -> None:
+    """An edit says its mode, so that a job's can be told from the others."""
+    kinds = {kind.edit_mode: kind for kind in get_args(Edits)}
+
+    def structure(value: object, _: type[Edit]) -> Edit:
+        kind = kinds.get(str(value.get("edit_mode"))) if isinstance(value, Mapping) else None
+        if kind is None:
+            msg = f"expected edit_mode to be one of {', '.join(kinds)}"
+            raise ValueError(msg)
+        edit: Edit = made.structure(value, kind)
+        return edit
+
+    made.register_structure_hook(Edits, structure)
+    made.register_unstructure_hook(Edits, made.unstructure)
+
+
+def _with_mode(mode: str, plain: Plain, edit: Edit) -> dict[str, object]:
+    return {"edit_mode": mode, **plain(edit)}
 
 
 def _as_marks(value: object) -> Marks:
@@ -150,6 +194,22 @@ def _as_marks(value: object) -> Marks:
 
 def _from_marks(marks: Marks) -> dict[str, list[dict[str, float]]]:
     return {str(frame): [{"x": point.x, "y": point.y} for point in listed] for frame, listed in marks.items()}
+
+
+def readable(kind: type[T], value: object) -> T | None:
+    """
+    A part that may be left out: None too where it cannot be read, for a new spelling must not lose the rest.
+
+    Args:
+        kind: `str`, `float`, `Decimal` or `datetime`.
+        value: What came.
+    """
+    if value is None or value == "":
+        return None
+    try:
+        return converter().structure(value, kind)
+    except (TypeError, ValueError):
+        return None
 
 
 def structured(kind: type[T], data: object, *, what: str, at: Mapping[str, str]) -> T:
@@ -173,10 +233,10 @@ def structured(kind: type[T], data: object, *, what: str, at: Mapping[str, str])
         raise DecodeError(f"{what} is not what it should be", problems=problems) from None
 
 
-def _problem(error: BaseException, kind: type | None) -> str:
+def _problem(error: BaseException, _kind: type | None) -> str:
     if isinstance(error, KeyError):
         return "required field missing"
-    return excerpt(error) if str(error) else format_exception(error, kind)
+    return excerpt(error)
 
 
 def _placed(problem: str, at: Mapping[str, str]) -> str:
@@ -210,6 +270,9 @@ def from_dict(kind: type[T], data: Mapping[str, object]) -> T:
     """
     if kind not in VALUES:
         raise InvalidInputError("type", f"{getattr(kind, '__name__', kind)} is no value of kling_async")
+    given: object = data
+    if not isinstance(given, Mapping):
+        raise DecodeError(f"{kind.__name__} is made from a mapping, not from {type(given).__name__}")
     return structured(kind, data, what=kind.__name__, at={})
 
 
@@ -222,7 +285,10 @@ def init_body(video_url: str | None, video_id: str | None) -> dict[str, object]:
     """
     if (video_url is None or video_url == "") == (video_id is None or video_id == ""):
         raise InvalidInputError("video_url and video_id", "give exactly one of them")
-    return {"video_url": video_url} if video_url else {"video_id": check_id("video_id", video_id)}
+    if video_url:
+        warn_of_clip(video_url)
+        return {"video_url": video_url}
+    return {"video_id": check_id("video_id", video_id)}
 
 
 def points_body(session_id: str, frame_index: int, marked: tuple[Point, ...]) -> dict[str, object]:

@@ -7,18 +7,21 @@ arrive, or when the service refused it for its rate; any other doubt ends in Unk
 
 import hashlib
 import logging
-import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import anyio
 import orjson
-from attrs import define, evolve
+from attrs import define, evolve, field
 
 from ._codec import create_body, encode, to_dict
 from ._endpoints import CREATE, GET
 from ._exchange import Exchange, replayable
-from ._ids import check_external_task_id, external_id
+from ._ids import drawn_id
+from ._lease import Lease
 from ._replies import read
+from ._urls import check_callback_url, check_url
 from .edits import Edit
 from .errors import (
     APIError,
@@ -27,24 +30,41 @@ from .errors import (
     KeyConflictError,
     KlingError,
     LostReplyError,
+    NotFoundError,
     NotSentError,
     ServerError,
     UnknownOutcomeError,
 )
-from .models import Task
+from .models import Marks, Task
 from .stores import Intent, IntentStore, State
 
 log = logging.getLogger("kling_async")
 
 
-def payload_digest(session_id: str, edit: Edit) -> str:
+def session_digest(session_id: str, edit: Edit) -> str:
     """
-    SHA-256 of what a create pays for: the session and the edit, pictures by their digests.
+    SHA-256 of what a create pays for where only its session is known.
     """
-    said = {**to_dict(edit), "edit_mode": edit.edit_mode, "pictures": [picture.digest for picture in edit.pictures]}
-    said = {name: value for name, value in said.items() if name not in {"image", "images"}}
-    text = orjson.dumps({"session_id": session_id, "edit": said}, option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(text).hexdigest()
+    return _digest({"session_id": session_id}, edit)
+
+
+def clip_digest(source: str, marks: Marks, edit: Edit) -> str:
+    """
+    SHA-256 of what a create pays for: clip, marks and edit, in whichever session.
+
+    Args:
+        source: The clip's URL or id; the query of a signed link is left out.
+        marks: Its points by frame index, in any order.
+        edit: The edit.
+    """
+    spots = {str(frame): sorted([point.x, point.y] for point in points) for frame, points in marks.items()}
+    return _digest({"source": source.partition("?")[0], "marks": spots}, edit)
+
+
+def _digest(of: Mapping[str, object], edit: Edit) -> str:
+    said = {name: value for name, value in to_dict(edit).items() if name not in {"image", "images"}}
+    said["pictures"] = [picture.digest for picture in edit.pictures]
+    return hashlib.sha256(orjson.dumps({**of, "edit": said}, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def in_doubt(error: KlingError, key: str) -> bool:
@@ -65,51 +85,116 @@ def in_doubt(error: KlingError, key: str) -> bool:
 @define
 class Creates:
     """
-    Sends creates for one client.
+    Sends creates for one client, and knows those that were sent before.
     """
 
     exchange: Exchange
     """The way out."""
     store: IntentStore
     """Where intents are written."""
+    lease: Callable[[str], Lease]
+    """Leave of the client for a call."""
+    callback_url: str | None
+    """Where changes are posted unless a create names another."""
+    _locks: dict[str, anyio.Lock] = field(factory=dict, init=False)
 
     async def create(
-        self, session_id: str, edit: Edit, *, external_task_id: str | None, callback_url: str | None
+        self,
+        session_id: str,
+        edit: Edit,
+        *,
+        payload: str | None = None,
+        external_task_id: str | None,
+        callback_url: str | None,
     ) -> Task:
         """
         Create a task once, or return the one that this id already has.
+
+        Args:
+            session_id: The selection.
+            edit: The edit.
+            payload: Digest of what is paid for; by default that of the session and the edit.
+            external_task_id: The caller's id; None draws one.
+            callback_url: Where changes are posted.
         """
-        key = external_id(secrets.token_bytes(20)) if external_task_id is None else external_task_id
-        check_external_task_id(key)
-        body = encode(create_body(session_id, edit, external_task_id=key, callback_url=callback_url))
-        intent = Intent(
+        with self.lease("create_task"):
+            local = self.exchange.host.local
+            hook = self.callback_url if callback_url is None else check_callback_url(callback_url, local=local)
+            key = drawn_id() if external_task_id is None else external_task_id
+            body = encode(create_body(session_id, edit, external_task_id=key, callback_url=hook))
+            for picture in edit.pictures:
+                if picture.is_url:
+                    check_url("image", picture.wire, local=local)
+            digest = payload or session_digest(session_id, edit)
+            try:
+                async with self._alone(key):
+                    known = None if external_task_id is None else await self._known(key, digest)
+                    return known or await self._send(self._intent(key, digest, session_id), body)
+            except KlingError as error:
+                error.external_task_id = key
+                raise
+
+    async def known(self, external_task_id: str, payload: str) -> Task | None:
+        """
+        The task that an earlier create with this id made, here or elsewhere; None where there is none to be found.
+
+        Raises:
+            KeyConflictError: The id stands for another payload.
+            UnknownOutcomeError: It was sent, and what became of it is not known.
+        """
+        with self.lease("create_task"):
+            try:
+                return await self._known(external_task_id, payload)
+            except KlingError as error:
+                error.external_task_id = external_task_id
+                raise
+
+    @asynccontextmanager
+    async def _alone(self, key: str) -> AsyncIterator[None]:
+        """One create of an id at a time: the second finds what the first has written."""
+        lock = self._locks.setdefault(key, anyio.Lock())
+        async with lock:
+            try:
+                yield
+            finally:
+                if not lock.statistics().tasks_waiting:
+                    del self._locks[key]
+
+    def _intent(self, key: str, payload: str, session_id: str) -> Intent:
+        return Intent(
             external_task_id=key,
-            payload=payload_digest(session_id, edit),
+            payload=payload,
             base_url=self.exchange.host.base_url,
             session_id=session_id,
             created_at=datetime.now(UTC),
         )
-        try:
-            known = await self._known(intent)
-            return known or await self._send(intent, body)
-        except KlingError as error:
-            error.external_task_id = key
-            raise
 
-    async def _known(self, intent: Intent) -> Task | None:
-        """The task that an earlier create with this id made; None where there was none."""
-        earlier = await self.store.get(intent.external_task_id)
-        if earlier is None or earlier.state in {"intent", "refused"}:
-            return None
-        if earlier.payload != intent.payload or earlier.base_url != intent.base_url:
+    async def _known(self, key: str, payload: str) -> Task | None:
+        earlier = await self.store.get(key)
+        if earlier is None:
+            return await self._found(key, payload)
+        if earlier.payload != payload or earlier.base_url != self.exchange.host.base_url:
             raise KeyConflictError(
-                f"{intent.external_task_id!r} already stands for another edit: another edit needs another id",
-                external_task_id=intent.external_task_id,
+                f"{key!r} already stands for another edit: another edit needs another id", external_task_id=key
             )
+        if earlier.state in {"intent", "refused"}:
+            return None
         if earlier.task_id is None:
             raise _unknown(earlier)
         task = await self.exchange(GET, path=GET.at(earlier.task_id))
-        return task.named(intent.external_task_id)
+        return task.named(key)
+
+    async def _found(self, key: str, payload: str) -> Task | None:
+        """A given id that the store does not know may have been sent from elsewhere: look before sending."""
+        try:
+            task = await self.exchange(GET, path=GET.at(key))
+        except (NotFoundError, InvalidRequestError):
+            return None
+        intent = self._intent(key, payload, "")
+        if task.external_task_id != key:
+            raise _unknown(intent)
+        await self._put(evolve(intent, task_id=task.task_id), "accepted")
+        return task
 
     async def _send(self, intent: Intent, body: bytes) -> Task:
         await self.store.put(intent)

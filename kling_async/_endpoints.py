@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from .errors import InvalidInputError
 from .models import Marked, Preview, SelectionInfo, Task
@@ -21,6 +21,9 @@ KLING_GLOBAL_URL = "https://api-singapore.klingai.com"
 """Kling for callers outside China."""
 KLING_CHINA_URL = "https://api-beijing.klingai.com"
 """Kling for callers in China; keys of one region are not known in the other."""
+
+GATEWAY = ".cometapi.com"
+"""CometAPI documents neither a list of tasks nor a query by external id."""
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 """Hosts that may be spoken to without TLS: the simulator's."""
@@ -83,19 +86,21 @@ class Host:
 
     base_url: str
     """Scheme, host and prefix, without a slash at the end."""
-    lists: bool = field(init=False)
+    lists: bool = field(
+        init=False, default=Factory(lambda self: not f".{self.hostname}".endswith(GATEWAY), takes_self=True)
+    )
     """Whether it documents the list of tasks; CometAPI documents none."""
-    finds_external_ids: bool = field(init=False)
+    finds_external_ids: bool = field(init=False, default=Factory(lambda self: self.lists, takes_self=True))
     """Whether it documents the query by external_task_id; CometAPI documents task_id alone."""
-    local: bool = field(init=False)
+    local: bool = field(init=False, default=Factory(lambda self: self.hostname in LOOPBACK, takes_self=True))
     """Whether it is on this machine, so that plain http and loopback media are fine."""
 
-    def __attrs_post_init__(self) -> None:
-        name = urlsplit(self.base_url).hostname or ""
-        documented = not (name == "cometapi.com" or name.endswith(".cometapi.com"))
-        object.__setattr__(self, "lists", documented)
-        object.__setattr__(self, "finds_external_ids", documented)
-        object.__setattr__(self, "local", name in LOOPBACK)
+    @property
+    def hostname(self) -> str:
+        """
+        The host alone, in lower case.
+        """
+        return urlsplit(self.base_url).hostname or ""
 
     @property
     def name(self) -> str:
@@ -121,9 +126,10 @@ def host(base_url: str) -> Host:
         parts.port  # noqa: B018 - reading it is what checks it
     except ValueError as error:
         raise InvalidInputError("base_url", f"is no URL: {error}") from error
-    if parts.scheme not in {"https", "http"} or not parts.hostname:
+    spaced = " " in base_url or not base_url.isprintable()  # which urlsplit drops in silence
+    if parts.scheme not in {"https", "http"} or not parts.hostname or spaced:
         raise InvalidInputError("base_url", f"needs scheme and host, such as {COMETAPI_URL!r}")
-    if parts.username or parts.password or parts.query or parts.fragment:
+    if "@" in parts.netloc or "?" in base_url or "#" in base_url:
         raise InvalidInputError("base_url", "takes scheme, host and prefix only: no user, query or fragment")
     if parts.scheme == "http" and not loopback:
         raise InvalidInputError("base_url", "must be https; plain http is for 127.0.0.1, ::1 and localhost")

@@ -10,7 +10,7 @@ from typing import TypeVar
 from urllib.parse import urlencode
 
 import anyio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from ._auth import Signer
 from ._codec import encode
@@ -148,6 +148,12 @@ class Exchange:
         asked = error.retry_after if isinstance(error, APIError) else None
         return self.retry.delay(attempt, chance=self.chance(), retry_after=asked)
 
+    def drawn(self, attempt: int) -> float:
+        """
+        Seconds to wait where the attempts are not counted.
+        """
+        return self.retry.drawn(attempt, chance=self.chance())
+
     async def once(self, method: str, url: str, payload: bytes, reader: Read[T]) -> T:
         """
         Send once; with a token that was too early or too late, once more with a new one.
@@ -169,4 +175,4 @@ class Exchange:
         if log.isEnabledFor(logging.DEBUG):
             spent = anyio.current_time() - started
             log.debug("%s %s: HTTP %d in %.3f s", method, url.partition("?")[0], response.status, spent)
-        return response
+        return evolve(response, body=self.signer.struck(response.body)) if response.status >= 400 else response

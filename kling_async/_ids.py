@@ -5,6 +5,7 @@ Ids are text, for 18 digits do not survive a relay that reads numbers as floats.
 """
 
 import re
+import secrets
 from base64 import b32encode
 
 from .errors import InvalidInputError
@@ -54,3 +55,10 @@ def external_id(entropy: bytes) -> str:
     An external_task_id from at least 20 bytes, drawn or derived.
     """
     return PREFIX + b32encode(entropy)[:32].decode().lower()
+
+
+def drawn_id() -> str:
+    """
+    An external_task_id for a paid run that nobody named.
+    """
+    return external_id(secrets.token_bytes(20))

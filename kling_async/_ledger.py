@@ -6,12 +6,13 @@ state to state; a frame is `uncertain` from before a change's first byte until i
 Limits: https://klingai.com/document-api/api/video/multi-elements.md (10 frames, 10 points a frame, 24 h)
 """
 
+import warnings
 from datetime import datetime, timedelta
 
 from attrs import evolve
 
 from .edits import Edit, Removal, Seconds, Swap
-from .errors import InvalidInputError, SelectionDirtyError, SelectionExpiredError
+from .errors import InvalidInputError, KlingWarning, SelectionDirtyError, SelectionExpiredError
 from .models import Marks, SelectionInfo, SelectionState, check_frame_index
 from .points import Point
 
@@ -43,13 +44,16 @@ def check_frame(state: SelectionState, frame_index: int) -> int:
     A frame of this clip.
 
     Raises:
-        InvalidInputError: It lies beyond the clip's end. `total_frames` itself is let through, for whether
-            frames count from 0 or 1 is documented nowhere.
+        InvalidInputError: It lies beyond the clip's end. `total_frames` itself is let through with a warning,
+            for whether frames count from 0 or 1 is documented nowhere.
     """
     frame = check_frame_index(frame_index)
     total = state.info.total_frames if state.info else None
     if total is not None and frame > total:
         raise InvalidInputError("frame_index", f"{frame} lies beyond the clip's {total} frames")
+    if frame == total:
+        text = f"frame {frame} of {total} exists only if the service counts from 1, which it does not say"
+        warnings.warn(text, KlingWarning, stacklevel=4)
     return frame
 
 
@@ -94,22 +98,22 @@ def deleting(state: SelectionState, frame_index: int, points: tuple[Point, ...])
 
 def added(state: SelectionState, frame_index: int, points: tuple[Point, ...]) -> SelectionState:
     """
-    The state after the service confirmed the addition.
+    The state after the service confirmed the addition; an earlier doubt about the frame stays.
     """
     marks = state.marks
     if marks is not None:
         marks = marks.put(frame_index, (*marks.get(frame_index, ()), *points))
-    return settled(evolve(state, marks=marks), frame_index)
+    return evolve(state, marks=marks)
 
 
 def deleted(state: SelectionState, frame_index: int, points: tuple[Point, ...]) -> SelectionState:
     """
-    The state after the service confirmed the deletion.
+    The state after the service confirmed the deletion; an earlier doubt about the frame stays.
     """
     marks = state.marks
     if marks is not None:
         marks = marks.put(frame_index, tuple(held for held in marks.get(frame_index, ()) if held not in points))
-    return settled(evolve(state, marks=marks), frame_index)
+    return evolve(state, marks=marks)
 
 
 def settled(state: SelectionState, frame_index: int) -> SelectionState:

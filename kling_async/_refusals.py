@@ -12,17 +12,18 @@ from typing import ClassVar, TypeVar
 QUOTED = 200
 """Characters of a foreign text that an error quotes at most."""
 
-_SECRET = re.compile(r"sk-[\w*.-]+|(?i:bearer)\s+\S+|eyJ[\w-]+\.[\w-]+\.[\w-]*")
+_SECRET = re.compile(r"(?<![A-Za-z0-9])sk-[\w*.-]+|(?i:bearer)\s+\S+|eyJ[\w-]+\.[\w-]+\.[\w-]*")
 
 E = TypeVar("E", bound="KlingError")
 
 
-def excerpt(text: object) -> str:
+def excerpt(text: object, most: int = QUOTED) -> str:
     """
-    What an error may quote of a foreign text: one line, 200 characters, nothing that looks like a key.
+    What an error may quote of a foreign text: one printable line, 200 characters, nothing that looks like a key.
     """
-    line = " ".join(_SECRET.sub("***", str(text)[: 4 * QUOTED]).split())
-    return line if len(line) <= QUOTED else line[: QUOTED - 1] + "…"
+    shown = "".join(character if character.isprintable() else " " for character in str(text)[: 4 * QUOTED])
+    line = " ".join(_SECRET.sub("***", shown).split())
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 class KlingError(Exception):

@@ -8,17 +8,20 @@ Shapes: https://klingai.com/document-api/api/video/multi-elements.md,
 https://apidoc.cometapi.com/api/video/kling/individual-queries and https://apidoc.cometapi.com/errors/error-codes-handling
 """
 
+import re
 from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
 from typing import NoReturn, TypeVar, cast
 
 import orjson
 
-from ._codec import structured
-from ._endpoints import Endpoint
+from ._codec import finite, readable, structured
+from ._endpoints import Endpoint, Replay
 from ._refusals import error_class, excerpt
-from .errors import DecodeError, SelectionRejectedError
+from .errors import AuthenticationError, DecodeError, NotFoundError, SelectionRejectedError
 from .masks import encode_runs
-from .models import FAILED, PROCESSING, SUBMITTED, SUCCEED, Marked, Preview, SelectionInfo, Task
+from .models import FAILED, PROCESSING, SUBMITTED, SUCCEED, Marked, Preview, SelectionInfo, Task, Video
 from .transport import Response
 
 T = TypeVar("T")
@@ -34,7 +37,11 @@ STATUSES = {
 }
 """Spellings of a task's status, in lower case, to Kling's; any other stays as it came and runs on."""
 
+WORD = 64
+"""Characters of a gateway's code, and of a request's id, that are kept."""
+
 _NESTED = 3
+_NUMBER = re.compile(r"-?[0-9]{1,9}")
 _REQUEST_ID = "x-oneapi-request-id"
 
 
@@ -58,13 +65,18 @@ def read(endpoint: Endpoint[T], response: Response, *, about: str | None = None)
         return None
     if endpoint.result is tuple:
         return cast("T", tuple(_task(item, whole, f"data[{index}]") for index, item in enumerate(_listed(data))))
+    if data is None and endpoint.method == "GET":
+        # Some gateways answer so for a task that they do not know.
+        raise NotFoundError("the reply holds no task", status=response.status)
     if not isinstance(data, Mapping):
         if endpoint.result in {Marked, Preview} and data is None:
             data = {}  # CometAPI documents that data may be absent here
         else:
             raise DecodeError("the reply holds no data", problems=("expected an object @ $.data",))
     if endpoint.result is Task:
-        return cast("T", _task(data, whole, "data"))
+        # A create that was accepted is submitted, whether the reply says so or not.
+        accepted = SUBMITTED if endpoint.replay is Replay.KEYED else None
+        return cast("T", _task(data, whole, "data", accepted))
     _check_recognised(data, whole)
     fields, at = {SelectionInfo: _info, Marked: _marked, Preview: _preview}[endpoint.result](data)
     return structured(endpoint.result, fields | {"raw": whole}, what=f"the reply to {endpoint.path}", at=at)
@@ -88,9 +100,9 @@ def unwrap(response: Response, *, about: str | None = None) -> tuple[JSONObject,
         excerpt(message) or "no reason given",
         code=code,
         status=response.status,
-        request_id=str(request_id) if request_id else None,
+        request_id=excerpt(request_id, WORD) if request_id else None,
         retry_after=retry_after(response),
-        about=about if kind.__name__ == "AuthenticationError" else None,
+        about=about if kind is AuthenticationError else None,
     )
 
 
@@ -118,7 +130,7 @@ def _verdict(whole: JSONObject, status: int) -> tuple[int | str | None, object]:
     """The code, None for success or where there is none, and the message that goes with it."""
     message = whole.get("message") or whole.get("msg") or ""
     error = whole.get("error")
-    if isinstance(error, Mapping) and ("data" not in whole or status >= 400):
+    if isinstance(error, Mapping) and (status >= 400 or not {"data", "task_id"} & whole.keys()):
         return _code(error.get("code")) or error_type(error), error.get("message") or message
     if isinstance(error, str) and error and "task_id" not in whole:
         return _code(whole.get("code")) or "error", error
@@ -132,7 +144,7 @@ def _verdict(whole: JSONObject, status: int) -> tuple[int | str | None, object]:
 
 def error_type(error: JSONObject) -> str:
     """A gateway's word for an error without a code."""
-    return str(error.get("type") or "error")
+    return excerpt(error.get("type") or "error", WORD)
 
 
 def _code(value: object) -> int | str | None:
@@ -141,7 +153,7 @@ def _code(value: object) -> int | str | None:
         text = value.strip()
         if text.lower() in OK_WORDS:
             return None
-        return (int(text) or None) if text.lstrip("-").isdecimal() else text
+        return (int(text) or None) if _NUMBER.fullmatch(text) else excerpt(text, WORD)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return int(value) or None
     return None
@@ -157,6 +169,7 @@ def _inner(code: int | str | None, message: object) -> tuple[int | str | None, o
         except orjson.JSONDecodeError:
             break
         if isinstance(nested, Mapping):
+            nested = _part(nested, "error") or nested
             code = _code(nested.get("code")) or code
             nested = nested.get("message") or message
             if nested is message:
@@ -177,19 +190,19 @@ def retry_after(response: Response) -> float | None:
     try:
         sent = parsedate_to_datetime(response.headers.get("date", ""))
         return max(0.0, (parsedate_to_datetime(text) - sent).total_seconds())
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return None
 
 
 def _check_recognised(data: object, whole: JSONObject) -> None:
     status = data.get("status") if isinstance(data, Mapping) else None
-    if status in {None, 0, "0", ""}:
+    if status in (None, 0, "0", ""):  # a tuple, for a set would hash what came
         return
     request_id = whole.get("request_id")
     raise SelectionRejectedError(
         f"the service recognised no object (data.status {excerpt(status)}): mark other points",
         selection_status=status if isinstance(status, int) else excerpt(status),
-        request_id=str(request_id) if request_id else None,
+        request_id=excerpt(request_id, WORD) if request_id else None,
     )
 
 
@@ -206,28 +219,20 @@ def _present(fields: dict[str, object]) -> dict[str, object]:
 def _info(data: JSONObject) -> tuple[dict[str, object], dict[str, str]]:
     fields = {
         "session_id": data.get("session_id"),
-        "fps": data.get("fps"),
-        "width": data.get("width"),
-        "height": data.get("height"),
-        "total_frames": data.get("total_frame"),
+        "fps": readable(float, data.get("fps")),
+        "width": readable(int, data.get("width")),
+        "height": readable(int, data.get("height")),
+        "total_frames": readable(int, data.get("total_frame")),
         "duration": _seconds(data),
-        "normalized_video_url": data.get("normalized_video"),
+        "normalized_video_url": readable(str, data.get("normalized_video")),
     }
-    at = {"total_frames": "data.total_frame", "normalized_video_url": "data.normalized_video"}
-    return _present(fields), {name: at.get(name, f"data.{name}") for name in fields}
-
-
-def _number(value: object) -> float | None:
-    try:
-        return float(value) if isinstance(value, int | float | str) else None
-    except ValueError:
-        return None
+    return _present(fields), {"session_id": "data.session_id"}
 
 
 def _seconds(data: JSONObject) -> float | None:
     """`original_duration` is milliseconds by the older page, seconds in some answers: frames and fps decide."""
-    given, frames, fps = (_number(data.get(name)) for name in ("original_duration", "total_frame", "fps"))
-    if given is None:
+    given, frames, fps = (finite(data.get(name)) for name in ("original_duration", "total_frame", "fps"))
+    if not given:
         return frames / fps if frames and fps else None
     if frames and fps and abs(given - frames / fps) <= 0.2 * frames / fps:
         return given
@@ -247,7 +252,7 @@ def _mask(item: JSONObject) -> dict[str, object]:
     size, counts = rle.get("size"), rle.get("counts")
     if isinstance(counts, list) and all(isinstance(run, int) for run in counts):
         counts = encode_runs(counts)
-    fields: dict[str, object] = {"object_id": item.get("object_id", 0), "counts": counts}
+    fields: dict[str, object] = {"object_id": item.get("object_id") or 0, "counts": counts}
     if isinstance(size, list) and len(size) == 2:
         fields |= {"height": size[0], "width": size[1], "size": size}
     return _present(fields | {"png": _part(item, "png_mask").get("base64")})
@@ -268,7 +273,7 @@ def _listed(data: object) -> list[JSONObject]:
     return [item for item in data if isinstance(item, Mapping)]
 
 
-def _task(data: JSONObject, whole: JSONObject, place: str) -> Task:
+def _task(data: JSONObject, whole: JSONObject, place: str, otherwise: str | None = None) -> Task:
     """
     A task from Kling's object, or from a gateway's own around it; the gateway's id is the one it answers to.
     """
@@ -278,27 +283,28 @@ def _task(data: JSONObject, whole: JSONObject, place: str) -> Task:
             break
         inner = _part(inner, "data")
         place += ".data"
-    info, result = _part(inner, "task_info"), _part(inner, "task_result")
-    fields: dict[str, object] = {
-        "task_id": outer.get("task_id") or inner.get("task_id") or outer.get("id"),
-        "status": _status(inner, outer),
-        "status_message": _reason(inner, outer),
-        "external_task_id": info.get("external_task_id"),
-        "created_at": inner.get("created_at") or outer.get("submit_time"),
-        "updated_at": inner.get("updated_at") or outer.get("finish_time"),
-        "videos": _videos(result, inner, outer),
-        "units": inner.get("final_unit_deduction"),
-        "raw": whole,
-    }
-    at = {
-        "status": f"{place}.task_status",
-        "status_message": f"{place}.task_status_msg",
-        "external_task_id": f"{place}.task_info.external_task_id",
-        "videos": f"{place}.task_result.videos",
-        "units": f"{place}.final_unit_deduction",
-    }
-    at = {name: at.get(name, f"{place}.{name}") for name in fields}
-    return structured(Task, _present(fields), what="the task", at=at)
+    named = outer.get("task_id") or inner.get("task_id") or outer.get("id")
+    task_id = readable(str, named)
+    status = readable(str, _status(inner, outer)) or otherwise
+    if task_id is None or status is None:
+        wanted = {"task_id": (task_id, named), "task_status": (status, None)}
+        problems = [
+            f"{f'expected text, got {type(came).__name__}' if came else 'required field missing'} @ $.{place}.{name}"
+            for name, (found, came) in wanted.items()
+            if found is None
+        ]
+        raise DecodeError("the task is not what it should be", problems=problems)
+    return Task(
+        task_id=task_id,
+        status=status,
+        status_message=readable(str, _reason(inner, outer)),
+        external_task_id=readable(str, _part(inner, "task_info").get("external_task_id")),
+        created_at=readable(datetime, inner.get("created_at") or outer.get("submit_time") or None),
+        updated_at=readable(datetime, inner.get("updated_at") or outer.get("finish_time") or None),  # 0 until it ends
+        videos=_videos(_part(inner, "task_result"), inner, outer),
+        units=readable(Decimal, inner.get("final_unit_deduction")),
+        raw=whole,
+    )
 
 
 def _status(inner: JSONObject, outer: JSONObject) -> object:
@@ -320,12 +326,20 @@ def _reason(inner: JSONObject, outer: JSONObject) -> object:
     return inner.get("task_status_msg") or failed or error
 
 
-def _videos(result: JSONObject, inner: JSONObject, outer: JSONObject) -> list[dict[str, object]]:
+def _videos(result: JSONObject, inner: JSONObject, outer: JSONObject) -> tuple[Video, ...]:
     listed = result.get("videos")
     videos = [item for item in listed if isinstance(item, Mapping)] if isinstance(listed, list) else []
     if videos:
-        names = {"video_id": "id", "url": "url", "watermark_url": "watermark_url", "duration": "duration"}
-        return [_present({ours: video.get(theirs) for ours, theirs in names.items()}) for video in videos]
+        return tuple(_video(video) for video in videos)
     links = (result.get("video_url"), result.get("url"), inner.get("url"), outer.get("result_url"), outer.get("url"))
     link = next((link for link in links if isinstance(link, str) and link), None)
-    return [{"url": link}] if link else []
+    return (Video(url=link),) if link else ()
+
+
+def _video(video: JSONObject) -> Video:
+    return Video(
+        video_id=readable(str, video.get("id")),
+        url=readable(str, video.get("url")),
+        watermark_url=readable(str, video.get("watermark_url")),
+        duration=readable(float, video.get("duration")),
+    )

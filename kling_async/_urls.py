@@ -3,11 +3,14 @@ Which URLs may be handed to the service.
 """
 
 import ipaddress
+import warnings
 from urllib.parse import urlsplit
 
-from .errors import InvalidInputError
+from .errors import InvalidInputError, KlingWarning
 
 URL_LIMIT = 2048
+OTHER_CLIPS = (".avi", ".flv", ".gif", ".mkv", ".webm", ".wmv")
+"""Endings of clips that are neither MP4 nor MOV."""
 
 
 def check_url(name: str, url: object, *, local: bool = False) -> str:
@@ -22,17 +25,18 @@ def check_url(name: str, url: object, *, local: bool = False) -> str:
     Raises:
         InvalidInputError: The service could not or should not fetch it.
     """
-    if not isinstance(url, str) or not url or url != url.strip() or any(c.isspace() or ord(c) < 32 for c in url):
+    if not isinstance(url, str) or not url or " " in url or not url.isprintable():
         raise InvalidInputError(name, "must be an https URL without spaces")
     try:
         parts = urlsplit(url)
+        parts.port  # noqa: B018 - reading it is what checks it
     except ValueError as error:
         raise InvalidInputError(name, f"is no URL: {error}") from error
     if parts.scheme == "data":
         raise InvalidInputError(name, "is a data: URL; give the bytes to Image.from_bytes")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise InvalidInputError(name, f"must be a public https URL, not {parts.scheme or 'a relative path'!r}")
-    if parts.username or parts.password:
+    if "@" in parts.netloc:
         raise InvalidInputError(name, "must not hold a user name or password: they would end in logs")
     if len(url) > URL_LIMIT:
         raise InvalidInputError(name, f"has {len(url)} characters, more than {URL_LIMIT}")
@@ -45,11 +49,21 @@ def _check_public(name: str, scheme: str, hostname: str) -> None:
     try:
         private = not ipaddress.ip_address(hostname).is_global
     except ValueError:
+        hostname = hostname.rstrip(".")
         private = hostname == "localhost" or hostname.endswith((".localhost", ".local", ".internal"))
     if private:
         raise InvalidInputError(name, f"points at {hostname}, which the service cannot reach: give a public URL")
     if scheme != "https":
         raise InvalidInputError(name, "must be https")
+
+
+def warn_of_clip(url: str) -> None:
+    """
+    Warn of a clip that by its name is neither MP4 nor MOV; a name is no type, so it may be fine.
+    """
+    if url.partition("?")[0].lower().endswith(OTHER_CLIPS):
+        text = "the service takes MP4 and MOV alone, and the clip's name says otherwise"
+        warnings.warn(text, KlingWarning, stacklevel=4)
 
 
 def check_callback_url(url: object, *, local: bool) -> str:

@@ -26,7 +26,7 @@ from ._ids import check_id
 from ._lease import Owner
 from ._open import open_transport
 from ._pages import Pages
-from ._urls import check_url
+from ._urls import check_callback_url, check_url
 from ._watch import Looks, Watch
 from .errors import DownloadError, InvalidInputError
 from .models import Task, Video
@@ -85,7 +85,7 @@ class KlingClient(Calls):
             raise InvalidInputError("base_url", reason)
         self._borrowed = transport
         self._store = MemoryStore() if store is None else store
-        self._callback_url = self._checked_callback(callback_url)
+        self._callback_url = None if callback_url is None else check_callback_url(callback_url, local=self._host.local)
         self._retry = RetryPolicy() if retry is None else retry
         self._poll = PollPolicy() if poll is None else poll
         self._connections = check_count("connections", connections)
@@ -154,7 +154,7 @@ class KlingClient(Calls):
             retry=self._retry,
             about=f"Check {key} for {self._host.name}: a key of another service or region fails just so.",
         )
-        self._creates = Creates(self._exchange, self._store)
+        self._creates = Creates(self._exchange, self._store, self._lease, self._callback_url)
         return self
 
     async def __aexit__(

@@ -48,10 +48,14 @@ def _check_prompt(name: str, value: object) -> None:
         raise InvalidInputError(name, "holds a NUL or a lone surrogate, which cannot be sent")
 
 
+def _said(value: str | None) -> str | None:
+    return None if value == "" else value
+
+
 def _duration(value: object) -> Seconds | None:
     if value is None:
         return None
-    if isinstance(value, str | int) and not isinstance(value, bool):
+    if isinstance(value, str | int):
         if value in {5, "5"}:
             return 5
         if value in {10, "10"}:
@@ -81,8 +85,8 @@ class Edit:
 
     prompt: str = field()
     """What to do, at most 2,500 characters; it names the clip as `<<<video_1>>>`, pictures as `<<<image_1>>>`."""
-    negative_prompt: str | None = None
-    """What to avoid, at most 2,500 characters."""
+    negative_prompt: str | None = field(default=None, converter=_said)
+    """What to avoid, at most 2,500 characters; an empty text is none."""
     mode: Mode = field(default="std")
     """`std`, or `pro` for better quality at a higher price."""
     duration: Seconds | None = field(default=None, converter=_duration)
@@ -103,9 +107,9 @@ class Edit:
         _check_prompt("prompt", self.prompt)
         if self.negative_prompt is not None:
             _check_prompt("negative_prompt", self.negative_prompt)
-        if self.mode not in {"std", "pro"}:
+        if self.mode not in ("std", "pro"):  # a tuple, for a set would hash what was given
             raise InvalidInputError("mode", f"must be 'std' or 'pro', not {self.mode!r}")
-        if self.watermark not in {None, True, False}:
+        if not isinstance(self.watermark, bool | None):
             raise InvalidInputError("watermark", f"must be True, False or None, not {self.watermark!r}")
         self._check_references()
 
@@ -182,7 +186,7 @@ class Addition(Edit):
         """
         named = " and ".join(f"<<<image_{number}>>>" for number in range(1, len(images) + 1))
         return cls(
-            prompt=f"Using the context of <<<video_1>>>, seamlessly add {what} from {named or '<<<image_1>>>'}",
+            prompt=f"Using the context of <<<video_1>>>, seamlessly add {what} from {named}",
             images=images,
             negative_prompt=negative_prompt,
             mode=mode,

@@ -94,6 +94,9 @@ __all__ = (
     "WebhookError",
 )
 
+_PROBLEMS_TOLD = 3
+"""Problems that the text of a DecodeError lists; `.problems` has them all."""
+
 
 class KlingWarning(UserWarning):
     """
@@ -156,17 +159,21 @@ class DecodeError(KlingError):
     """
 
     def __init__(self, message: str, *, problems: Iterable[str] = (), status: int | None = None) -> None:
-        self.problems = tuple(problems)
+        self.problems: tuple[str, ...] = tuple(problems)
         """Each fault as `what @ $.path.to.field`."""
         self.status = status
         """HTTP status of the reply, where it was a reply."""
-        super().__init__("; ".join((message, *self.problems)))
+        rest = len(self.problems) - _PROBLEMS_TOLD
+        more = (f"and {rest} more",) if rest > 0 else ()
+        super().__init__("; ".join((message, *self.problems[:_PROBLEMS_TOLD], *more)))
 
 
 class SubmissionError(KlingError):
     """
     About one paid create; `external_task_id` names it.
     """
+
+    external_task_id: str
 
     def __init__(self, message: str, *, external_task_id: str) -> None:
         super().__init__(message)
@@ -222,7 +229,7 @@ class SelectionDirtyError(SelectionError):
     """
 
     def __init__(self, frames: Iterable[int]) -> None:
-        self.frames = tuple(sorted(frames))
+        self.frames: tuple[int, ...] = tuple(sorted(frames))
         """The uncertain frame indexes."""
         listed = ", ".join(map(str, self.frames))
         super().__init__(f"what the service holds for frame {listed} is not known: call rebuild() first")
@@ -259,7 +266,7 @@ class TaskFailedError(KlingError):
     def __init__(self, task: "Task") -> None:
         self.task = task
         """The task as the service last returned it."""
-        self.external_task_id = task.external_task_id
+        self.external_task_id: str | None = task.external_task_id
         reason = excerpt(task.status_message or "the service gave no reason")
         super().__init__(f"task {task.task_id} failed: {reason}")
 

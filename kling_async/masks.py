@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ("Mask",)
 
 SIDE_LIMIT = 8192
-PIXEL_LIMIT = 67_108_864
 TEXT_LIMIT = 4 * 1024 * 1024
 _CHUNKS = 7
 
@@ -92,6 +91,28 @@ def decode_runs(counts: str, pixels: int) -> tuple[int, ...]:
     return tuple(runs)
 
 
+def _run_array(counts: str, pixels: int) -> "NDArray[np.int64]":
+    """`decode_runs` for numpy: the same lengths, a hundred times as fast; what it cannot read is left to that."""
+    import numpy as np
+
+    bits = np.frombuffer(counts.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero(bits < 32)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    sizes = ends - starts + 1
+    sound = len(ends) > 0 and ends[-1] == len(bits) - 1 and bits.min() >= 0 and bits.max() < 64
+    if not sound or sizes.max() > _CHUNKS:
+        return np.array(decode_runs(counts, pixels), np.int64)
+    shifts = 5 * (np.arange(len(bits)) - np.repeat(starts, sizes))
+    runs = np.add.reduceat((bits & 0x1F) << shifts, starts)
+    runs -= np.where(bits[ends] & 0x10, np.int64(1) << 5 * sizes, 0)
+    for first in (1, 2):  # each run from the fourth on is relative to the one two before it
+        np.cumsum(runs[first::2], out=runs[first::2])
+    # Each is compared before their sum, which could wrap around and be right by chance.
+    if runs.min() < 0 or runs.max() > pixels or runs.sum() != pixels:
+        return np.array(decode_runs(counts, pixels), np.int64)
+    return runs
+
+
 @frozen(kw_only=True)
 class Mask:
     """
@@ -117,8 +138,7 @@ class Mask:
     """`size` as it came on the wire; official samples have it both ways round."""
 
     def __attrs_post_init__(self) -> None:
-        sides = (self.height, self.width)
-        if not all(1 <= side <= SIDE_LIMIT for side in sides) or self.height * self.width > PIXEL_LIMIT:
+        if not all(1 <= side <= SIDE_LIMIT for side in (self.height, self.width)):
             raise DecodeError(f"mask: {self.height} x {self.width} pixels is outside 1..{SIDE_LIMIT} a side")
         if len(self.counts) > TEXT_LIMIT:
             raise DecodeError(f"mask: {len(self.counts)} characters of run lengths, more than {TEXT_LIMIT}")
@@ -209,8 +229,9 @@ class Mask:
             import numpy as np
         except ImportError as error:
             raise InvalidInputError("masks", "pixels need numpy: pip install 'kling-async[masks]'") from error
-        values = np.arange(len(self.runs)) % 2 == 1
-        return np.repeat(values, self.runs).reshape(self.width, self.height).T
+        runs = _run_array(self.counts, self.height * self.width)
+        values = np.arange(len(runs)) % 2 == 1
+        return np.repeat(values, runs).reshape(self.width, self.height).T
 
     def overlay(self, image: "Picture", *, color: tuple[int, int, int] = (255, 64, 160)) -> "Picture":
         """

@@ -96,7 +96,8 @@ class Image:
     def __repr__(self) -> str:
         if self.is_url:
             return f"Image({self.wire.partition('?')[0]})"
-        return f"Image({len(self.wire) * 3 // 4} bytes, sha256 {self.digest[:12]})"
+        length = len(self.wire) * 3 // 4 - self.wire.count("=")
+        return f"Image({length} bytes, sha256 {self.digest[:12]})"
 
     @property
     def is_url(self) -> bool:

@@ -6,7 +6,7 @@ They are sent exactly as given, since deleting one must repeat the very number t
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from attrs import field, frozen
 
@@ -19,7 +19,10 @@ def _fraction(name: str, value: object) -> float:
     """One coordinate, exact; numpy's floats are real numbers of their own."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InvalidInputError(name, f"must be a number from 0 to 1, not {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number):
         raise InvalidInputError(name, f"must be finite, not {number}")
     if not 0 <= number <= 1:
@@ -82,6 +85,9 @@ def as_points(points: Sequence[PointLike]) -> tuple[Point, ...]:
     Raises:
         InvalidInputError: One of them is neither, or its coordinates are wrong.
     """
+    listed: object = points
+    if not isinstance(listed, Iterable):
+        raise InvalidInputError("points", f"must be a list of Points or pairs (x, y), not {points!r}")
     found = []
     for index, given in enumerate(points):
         if isinstance(given, Point):

@@ -2,7 +2,7 @@
 How long to wait before trying or looking again: numbers in, seconds out, without clock or chance.
 """
 
-import math
+import sys
 
 from attrs import Attribute, field, frozen
 
@@ -21,7 +21,8 @@ def check_seconds(name: str, value: object, *, least: float = 0.0, above: bool =
     Raises:
         InvalidInputError: It is no number, not finite, or below what makes sense.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    most = sys.float_info.max
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -most <= value <= most:
         raise InvalidInputError(name, f"must be a finite number, not {value!r}")
     if value < least or (above and value == least):
         raise InvalidInputError(name, f"must be {'more than' if above else 'at least'} {least:g}, not {value!r}")
@@ -74,7 +75,7 @@ class RetryPolicy:
 
     @on_unknown.validator
     def _check_on_unknown(self, _attribute: object, value: object) -> None:
-        if value not in {"raise", "resend"}:
+        if value not in ("raise", "resend"):
             raise InvalidInputError("on_unknown", f"must be 'raise' or 'resend', not {value!r}")
 
     def delay(self, attempt: int, *, chance: float, retry_after: float | None = None) -> float | None:
@@ -88,8 +89,17 @@ class RetryPolicy:
         """
         if attempt >= self.attempts or (retry_after or 0) > RETRY_AFTER_MOST:
             return None
-        drawn = chance * min(self.ceiling, self.base * 2.0 ** min(attempt - 1, 32))
-        return max(drawn, retry_after or 0.0)
+        return max(self.drawn(attempt, chance=chance), retry_after or 0.0)
+
+    def drawn(self, attempt: int, *, chance: float) -> float:
+        """
+        Seconds by chance alone, for a wait that the number of attempts does not end.
+
+        Args:
+            attempt: 1 for the first.
+            chance: From 0 to 1.
+        """
+        return chance * min(self.ceiling, self.base * 2.0 ** min(attempt - 1, 32))
 
 
 @frozen(kw_only=True)
@@ -128,5 +138,8 @@ class PollPolicy:
             looks: How many looks there were.
             chance: From 0 to 1.
         """
-        grown = min(self.ceiling, self.first * self.factor ** min(looks, 64))
+        try:
+            grown = min(self.ceiling, self.first * float(self.factor) ** looks)
+        except OverflowError:
+            grown = self.ceiling
         return grown * (1 - self.jitter * chance)

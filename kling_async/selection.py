@@ -15,8 +15,10 @@ from typing import Self
 import anyio
 from attrs import evolve
 
+from ._create import clip_digest
 from ._lease import Lease, Owner
 from ._ledger import (
+    MARGIN,
     added,
     adding,
     check_create,
@@ -292,11 +294,22 @@ class SelectionSession:
         with self._lease("create_task"):
             async with self._turn:
                 check_create(self.state, edit, datetime.now(UTC))
+                payload = self._payload(edit)
                 if edit.duration is None:
                     edit = evolve(edit, duration=fitting_duration(self.state))
-                return await self._client.create_task(
-                    self.session_id, edit, external_task_id=external_task_id, callback_url=callback_url
+                return await self._client.creates.create(
+                    self.session_id,
+                    edit,
+                    payload=payload,
+                    external_task_id=external_task_id,
+                    callback_url=callback_url,
                 )
+
+    def _payload(self, edit: Edit) -> str | None:
+        """What is paid for, whichever session it is in; None where clip or marks are not known."""
+        state = self.state
+        source = state.video_url or state.video_id
+        return clip_digest(source, state.marks, edit) if source and state.marks is not None else None
 
     def _lease(self, method: str) -> Lease:
         return self._owner.lease(method)
@@ -311,7 +324,7 @@ class SelectionSession:
 
     async def _change(self, began: SelectionState, frame_index: int, call: Callable[[], Awaitable[Marked]]) -> Marked:
         """Make a change of one frame, which is uncertain from before its first byte until its reply."""
-        before = self._state
+        before = self.state
         self._state = began
         try:
             with _expiry_told(began):
@@ -320,6 +333,8 @@ class SelectionSession:
             if _not_done(error):
                 self._state = before
             raise
+        # What was in doubt before still is: an answer about one change says nothing of a lost one.
+        self._state = evolve(began, uncertain=before.uncertain)
         if began.info is not None:
             height, width = began.info.height, began.info.width
             marked = evolve(marked, masks=tuple(mask.fitted(height, width) for mask in marked.masks))
@@ -335,7 +350,7 @@ class SelectionSession:
         """An empty session, the old one or a new one, in which every marked frame is uncertain for now."""
         state = self.state
         self._state = evolve(state, uncertain=state.marks or ())
-        if not expired(state, datetime.now(UTC)):
+        if not expired(state, datetime.now(UTC), margin=MARGIN):
             try:
                 await self._clear()
             except SelectionExpiredError:

@@ -7,7 +7,7 @@ import anyio.lowlevel
 import orjson
 from attrs import define, field
 
-from kling_async import DownloadError
+from kling_async import ApiKey, DownloadError, KlingClient
 from kling_async.transport import Response
 
 KEY = "sk-canary-4711"
@@ -78,3 +78,11 @@ class Script:
         Method and path of what was sent.
         """
         return [f"{request.method} {request.url.partition('/v1/')[2]}" for request in self.requests]
+
+
+def client_of(*steps, credentials=None, base_url=None, **named):
+    return KlingClient(credentials or ApiKey(KEY), transport=Script(list(steps)), base_url=base_url, **named)
+
+
+def script_of(client):
+    return client._borrowed

@@ -12,36 +12,49 @@ from kling_async import (
     ApiKey,
     ContentRejectedError,
     DecodeError,
+    Image,
     InvalidInputError,
     InvalidRequestError,
     KeyConflictError,
     KlingClient,
     KlingError,
     LostReplyError,
+    Marks,
     MemoryStore,
     NotFoundError,
     NotSentError,
     QuotaFullError,
     Removal,
     StoreError,
+    Swap,
     UnknownOutcomeError,
 )
+from kling_async._create import clip_digest, session_digest
+from kling_async.simulator import Shape, Simulator
 from kling_async.transport import Response
 from tests.doubles import KEY, Script, envelope, task_reply
 
 EDIT = Removal.of("the stones")
 
 
+MISSING = envelope(code=1203, status=404)
+
+
 async def create(*steps, store=None, edit=EDIT, session="8475", **named):
     """
-    One create through a client, with what was sent and stored.
+    One create through a client, with what was sent after the look for a given id, and what was stored.
     """
     script, kept = Script(list(steps)), store or MemoryStore()
+    looked = "external_task_id" in named and store is None
+    if looked:
+        script.steps.insert(0, MISSING)
     async with KlingClient(ApiKey(KEY), transport=script, store=kept) as client:
         try:
             return await client.create_task(session, edit, **named), script, kept
         except KlingError as error:
             return error, script, kept
+        finally:
+            del script.requests[:looked]
 
 
 async def test_a_create_always_has_an_external_id():
@@ -215,10 +228,10 @@ async def test_nothing_is_sent_when_the_intent_cannot_be_written():
     """
     The intent is durable before the first byte, or there is no first byte.
     """
-    error, script, _ = await create(task_reply(), store=Full(), external_task_id="order-1")
+    error, script, _ = await create(MISSING, task_reply(), store=Full(), external_task_id="order-1")
     assert StoreError is type(error)
     assert "order-1" == error.external_task_id
-    assert [] == script.requests
+    assert ["GET videos/multi-elements/order-1"] == script.paths
 
 
 async def test_the_intent_stands_before_the_first_byte():
@@ -241,7 +254,7 @@ async def test_cancelling_a_create_underway_names_its_id(caplog):
     """
     caplog.set_level(logging.WARNING, "kling_async")
     notes = []
-    script, store = Script([anyio.Event()]), MemoryStore()
+    script, store = Script([MISSING, anyio.Event()]), MemoryStore()
 
     async def run(client):
         try:
@@ -252,7 +265,7 @@ async def test_cancelling_a_create_underway_names_its_id(caplog):
 
     async with KlingClient(ApiKey(KEY), transport=script, store=store) as client, anyio.create_task_group() as group:
         group.start_soon(run, client)
-        await script.started.wait()
+        await anyio.wait_all_tasks_blocked()
         group.cancel_scope.cancel()
     assert "'order-1'" in notes[0]
     assert "'order-1'" in caplog.text
@@ -268,3 +281,81 @@ async def test_a_wrong_external_id_is_told_before_anything(wrong):
     assert InvalidInputError is type(error)
     assert "external_task_id" == error.field
     assert [] == script.requests
+
+
+async def test_an_id_that_was_paid_elsewhere_is_found_and_adopted():
+    """
+    Another process, another store: the service knows the id, so nothing is sent and its task is the answer.
+    """
+    found = task_reply("processing", task_info={"external_task_id": "order-1"})
+    store = MemoryStore()
+    task, script, _ = await create(found, store=store, external_task_id="order-1")
+    assert ["GET videos/multi-elements/order-1"] == script.paths
+    assert ("8781", "accepted") == (task.task_id, (await store.get("order-1")).state)
+
+
+async def test_a_task_that_does_not_say_our_id_is_not_adopted():
+    """
+    Something answers under our id without naming it: that is a doubt, and nothing is sent.
+    """
+    error, script, _ = await create(task_reply("processing"), store=MemoryStore(), external_task_id="order-1")
+    assert UnknownOutcomeError is type(error)
+    assert ["GET videos/multi-elements/order-1"] == script.paths
+
+
+async def test_nothing_is_sent_while_it_cannot_be_looked_for():
+    """
+    A look that fails ends the create before anything is paid.
+    """
+    error, script, _ = await create(*[LostReplyError("cut")] * 3, store=MemoryStore(), external_task_id="order-1")
+    assert LostReplyError is type(error)
+    assert {"GET videos/multi-elements/order-1"} == set(script.paths)
+
+
+async def test_an_intent_of_this_process_is_not_looked_for_again():
+    """
+    What was written but never sent is sent without another look.
+    """
+    error, _, store = await create(*[NotSentError("refused")] * 3, external_task_id="order-1")
+    assert NotSentError is type(error)
+    _, script, _ = await create(task_reply(), store=store, external_task_id="order-1")
+    assert ["POST videos/multi-elements"] == script.paths
+
+
+def test_a_payload_is_clip_marks_and_edit_in_whichever_session():
+    """
+    The query of a signed link, the order of points and the session do not count; everything else does.
+    """
+    marks = Marks({1: [(0.1, 0.2), (0.3, 0.4)]})
+    digest = clip_digest("https://example.com/a.mp4?signature=1", marks, EDIT)
+    assert digest == clip_digest("https://example.com/a.mp4", Marks({1: [(0.3, 0.4), (0.1, 0.2)]}), EDIT)
+    others = {
+        clip_digest("https://example.com/b.mp4", marks, EDIT),
+        clip_digest("https://example.com/a.mp4", Marks({2: [(0.1, 0.2), (0.3, 0.4)]}), EDIT),
+        clip_digest("https://example.com/a.mp4", marks, Removal.of("the bird")),
+        clip_digest("https://example.com/a.mp4", marks, Swap.of("a", "b", Image.from_url("https://example.com/a.png"))),
+        clip_digest("https://example.com/a.mp4", marks, Swap.of("a", "b", Image.from_url("https://example.com/b.png"))),
+        session_digest("8475", EDIT),
+    }
+    assert 6 == len(others - {digest})
+
+
+async def test_two_creates_of_one_id_at_once_are_one():
+    """
+    The second waits for the first and returns its task, even where the service would take both.
+    """
+    simulator, tasks = Simulator(shape=Shape(external_ids="repeatable")), []
+    async with KlingClient(ApiKey(KEY), transport=simulator.transport()) as client:
+        info = await client.init_selection(video_url="https://example.com/clip.mp4")
+        await client.add_selection(info.session_id, 0, [(0.5, 0.5)])
+
+        async def order():
+            tasks.append((await client.create_task(info.session_id, EDIT, external_task_id="order-1")).task_id)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(5):
+                group.start_soon(order)
+        assert {} == client.creates._locks
+    assert 5 == len(tasks)
+    assert 1 == len(set(tasks))
+    assert {"order-1": 1} == dict(simulator.charges)

@@ -11,6 +11,7 @@ from kling_async import (
     ApiKey,
     AuthenticationError,
     DecodeError,
+    InvalidRequestError,
     KeyPair,
     LostReplyError,
     NotSentError,
@@ -212,3 +213,16 @@ async def test_the_log_tells_of_exchanges_and_replays_but_never_of_keys(caplog):
         (record.levelname, True) for record in caplog.records
     ]
     assert KEY not in caplog.text
+
+
+@pytest.mark.parametrize("credentials", [ApiKey("no-known-shape-4711"), KeyPair("access-4711", "secret-4711" * 3)])
+async def test_a_key_that_is_echoed_is_struck_out_whatever_its_shape(credentials):
+    """
+    A gateway's refusal may quote the key or the token; the error does not.
+    """
+    echoed = b'{"code": 1201, "message": "bad no-known-shape-4711 access-4711 %s"}' % (b"secret-4711" * 3)
+    made, _ = exchange(Response(400, body=echoed), credentials=credentials)
+    with pytest.raises(InvalidRequestError, match=r"\*\*\*") as caught:
+        await made(GET, path=GET.at("1"))
+    own = [credentials.key] if isinstance(credentials, ApiKey) else [credentials.access_key, credentials.secret_key]
+    assert not any(secret in str(caught.value) for secret in own)

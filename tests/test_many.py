@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from kling_async import ApiKey, KlingClient, PollPolicy, Removal, SelectionSession
+from kling_async import ApiKey, Job, KlingClient, PollPolicy, Removal, SelectionSession, edit_many
 from kling_async.simulator import Simulator
 
 pytestmark = [pytest.mark.real_clock, pytest.mark.timeout(100), pytest.mark.slow]
@@ -69,6 +69,24 @@ async def test_two_hundred_edits_at_once_end_and_leave_nothing(left_behind, tmp_
             group.start_soon(edit, client, number, tmp_path, done)
     assert MANY == len(done) == len(list(tmp_path.iterdir()))
     assert {f"order-{number}": 1 for number in range(MANY)} == dict(simulator.charges)
+
+
+async def test_a_thousand_jobs_run_fifty_at_a_time(left_behind):
+    """
+    All end, at most fifty run by the simulator's own count, each is charged once, and nothing is left.
+    """
+    simulator = Simulator(quota=100, task_seconds=0.05)
+    jobs = (Job(CLIP, marks={0: [(0.42, 0.61)]}, edit=Removal.of("it"), key=f"job-{n}") for n in range(1000))
+    async with (
+        simulator.serve() as base_url,
+        KlingClient(ApiKey("sk-made-up"), base_url=base_url, poll=SOON) as client,
+        edit_many(client, jobs, slots=50) as outcomes,
+    ):
+        ends = [type(outcome).__name__ async for outcome in outcomes]
+    assert ["Edited"] * 1000 == ends
+    assert 50 >= simulator.most_running > 10
+    assert 1000 == len(simulator.charges)
+    assert {1} == set(simulator.charges.values())
 
 
 async def test_cancelling_half_of_them_midway_leaves_the_pool_whole(left_behind, tmp_path):

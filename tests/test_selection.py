@@ -278,7 +278,7 @@ async def test_the_duration_is_what_the_clip_allows(length, asked, sent):
     async with client_of(info, marked(), task_reply()) as client:
         async with SelectionSession(client, video_url=CLIP) as selection:
             await selection.add_points(0, [A])
-            await selection.create_task(evolve(EDIT, duration=asked), external_task_id="order-1")
+            await selection.create_task(evolve(EDIT, duration=asked))
         assert sent == script_of(client).bodies[2]["duration"]
 
 
@@ -431,3 +431,30 @@ async def test_a_repr_names_the_clip_or_the_session_without_its_query():
     client = client_of()
     assert "clip.mp4, not" in repr(SelectionSession(client, video_url=f"{CLIP}?signature=1"))
     assert "<SelectionSession of 8475, not opened yet>" == repr(SelectionSession(client, session_id="8475"))
+
+
+async def test_a_later_success_does_not_end_an_earlier_doubt():
+    """
+    A lost add and then another on the same frame: what the service holds is still not known.
+    """
+    steps = [opened(), LostReplyError("cut"), marked(), envelope(), marked()]
+    async with client_of(*steps) as client, SelectionSession(client, video_url=CLIP) as selection:
+        with pytest.raises(LostReplyError):
+            await selection.add_points(40, [A])
+        await selection.add_points(40, [B])
+        assert {40: (B,)} == dict(selection.marks)
+        with pytest.raises(SelectionDirtyError):
+            await selection.create_task(EDIT)
+        await selection.rebuild()
+        assert frozenset() == selection.state.uncertain
+
+
+async def test_rebuild_opens_anew_what_is_too_old_to_pay_for():
+    """
+    In its last half hour a session is rebuilt into a new one, which can then be paid for.
+    """
+    steps = [opened("8476"), marked(7), marked(40), task_reply()]
+    async with client_of(*steps) as client, SelectionSession(client, state=aged(23.6, video_url=CLIP)) as selection:
+        await selection.rebuild()
+        assert "8476" == selection.session_id
+        await selection.create_task(EDIT)

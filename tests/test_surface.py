@@ -22,9 +22,10 @@ TESTS = Path(__file__).parent
 
 LAYERS = {
     "words": ["_refusals", "errors", "transport", "points", "_urls", "pictures", "masks", "edits", "models"],
-    "rules": ["_endpoints", "_auth", "_environment", "policy", "_ids", "_ledger", "_codec", "_replies"],
+    "rules": ["_endpoints", "_auth", "_environment", "policy", "_ids", "_ledger", "jobs", "_codec", "_replies"],
     "wires": ["_download", "_routes", "_flights", "_aiohttp", "_bridge", "_open"],
     "flows": [
+        "slots",
         "stores",
         "_lease",
         "_exchange",
@@ -34,8 +35,9 @@ LAYERS = {
         "_calls",
         "client",
         "selection",
+        "batch",
     ],
-    "edges": ["simulator", "__init__", "cli", "__main__"],
+    "edges": ["simulator", "pytest_plugin", "__init__", "cli", "__main__"],
 }
 ORDER = [name for names in LAYERS.values() for name in names]
 PURE = {*LAYERS["words"], *LAYERS["rules"]}
@@ -176,7 +178,7 @@ def test_what_is_exported_exists_and_nothing_else_is_public():
     assert isinstance(kling_async.__all__, tuple)
     assert len(set(kling_async.__all__)) == len(kling_async.__all__)
     submodules = {name.split(".")[0] for name in modules()}
-    public = {name for name in vars(kling_async) if not name.startswith("_") and name not in submodules}
+    public = {name for name in vars(kling_async) if name[0] not in "_@" and name not in submodules}
     assert {*public, "__version__"} == set(kling_async.__all__)
 
 
@@ -299,7 +301,7 @@ def test_docstring_examples_hold():
     import doctest
 
     failures = attempted = 0
-    for name in [*LAYERS["words"], *LAYERS["rules"], "stores", "client", "selection"]:
+    for name in [*LAYERS["words"], *LAYERS["rules"], "stores", "client", "selection", "jobs", "slots", "batch"]:
         module = importlib.import_module(f"kling_async.{name}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", kling_async.KlingWarning)

@@ -1,0 +1,96 @@
+"""
+Which transport an event loop gets: aiohttp itself on asyncio, the bridge to it elsewhere.
+
+Decides by anyio's token of the running loop, which is right under trio's guest mode too, and checks what was given.
+Refuses to import aiohttp, asyncio or trio before one of them is needed.
+"""
+
+from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING
+
+from anyio.lowlevel import current_token
+
+from .errors import InvalidInputError
+from .transport import Transport
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+__all__ = ("open_transport",)
+
+
+async def open_transport(
+    *,
+    connections: int = 100,
+    connect: float = 10.0,
+    total: float = 120.0,
+    proxy: str | None = None,
+    ssl_context: "SSLContext | None" = None,
+) -> Transport:
+    """
+    Open a pool of connections on the running event loop, asyncio or trio. Who opens it closes it: `await x.aclose()`.
+
+    Args:
+        connections: Exchanges at once, and as many downloads; others wait for their turn.
+        connect: Seconds for name, connection and TLS handshake.
+        total: Seconds for one exchange, from its turn to the last byte of its reply.
+        proxy: For https, such as `http://user:password@proxy:3128`; else HTTPS_PROXY and NO_PROXY decide.
+        ssl_context: With certificates to trust instead of the system's; verification cannot be turned off.
+
+    Raises:
+        InvalidInputError: A limit is not a positive number, or the proxy or the context cannot be used.
+
+    Example:
+        >>> async def main() -> None:
+        ...     async with aclosing(await open_transport(connections=20, total=30)) as transport:
+        ...         async with KlingClient.from_env(transport=transport) as client:
+        ...             print(await client.get_task("878142"))
+    """
+    _check_count("connections", connections)
+    _check_seconds("connect", connect)
+    _check_seconds("total", total)
+    _check_context(ssl_context)
+
+    def build() -> Transport:
+        from ._aiohttp import AiohttpTransport
+
+        return AiohttpTransport(
+            connections=connections, connect=connect, total=total, proxy=proxy, ssl_context=ssl_context
+        )
+
+    return await stand(build)
+
+
+async def stand(build: Callable[[], Transport]) -> Transport:
+    """
+    A transport made for asyncio, usable on the running loop.
+    """
+    import asyncio
+
+    if isinstance(current_token().native_token, asyncio.AbstractEventLoop):
+        return build()
+    from ._bridge import Bridge
+
+    return await Bridge.open(build)
+
+
+def _check_count(name: str, count: object) -> None:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InvalidInputError(name, "must be a whole number from 1 on")
+
+
+def _check_seconds(name: str, seconds: object) -> None:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < inf:
+        raise InvalidInputError(name, "must be a positive number of seconds")
+
+
+def _check_context(context: object) -> None:
+    if context is None:
+        return
+    import ssl
+
+    if not isinstance(context, ssl.SSLContext):
+        raise InvalidInputError("ssl_context", "must be an ssl.SSLContext")
+    if context.verify_mode is not ssl.CERT_REQUIRED or not context.check_hostname:
+        raise InvalidInputError("ssl_context", "must verify certificates and host names; add your authority to it")

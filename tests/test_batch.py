@@ -1,0 +1,386 @@
+"""
+Many edits: slots held from create to the end, failures as values, nothing paid twice.
+"""
+
+import anyio
+import pytest
+
+from kling_async import (
+    AccountError,
+    ApiKey,
+    AuthenticationError,
+    DeclinedError,
+    Edited,
+    Failed,
+    InvalidInputError,
+    Job,
+    KeyConflictError,
+    KlingClient,
+    MemoryStore,
+    Point,
+    Removal,
+    Slots,
+    TaskFailedError,
+    UnknownOutcomeError,
+    edit,
+    edit_many,
+)
+from kling_async.simulator import Fault, Simulator
+
+CLIP = "https://example.com/clip.mp4"
+EDIT = Removal.of("the stones")
+
+
+def job(number=0, *, key="", **more):
+    named = {"marks": {40: [(0.8, 0.53)]}, "edit": EDIT, "key": key or f"job-{number}"} | more
+    return Job(f"https://example.com/{number}.mp4", **named)
+
+
+def client_of(simulator, **named):
+    return KlingClient(ApiKey("any"), transport=simulator.transport(), **named)
+
+
+def seen(simulator, endpoint):
+    return [request for request in simulator.log if request.endpoint == endpoint]
+
+
+async def test_one_job_is_its_final_task():
+    """
+    Session, points, create, wait; paid once under the id of its key.
+    """
+    simulator = Simulator(task_seconds=60)
+    async with client_of(simulator) as client:
+        task = await edit(client, job())
+    assert "succeed" == task.status
+    assert {job().external_task_id: 1} == dict(simulator.charges)
+
+
+async def test_a_job_without_a_key_is_a_new_run_each_time():
+    """
+    Twice the same job without a key is two tasks.
+    """
+    simulator = Simulator(task_seconds=0)
+    plain = Job(CLIP, marks={40: [(0.8, 0.53)]}, edit=EDIT)
+    async with client_of(simulator) as client:
+        first, second = await edit(client, plain), await edit(client, plain)
+    assert first.task_id != second.task_id
+    assert 2 == len(simulator.charges)
+
+
+async def test_a_key_that_has_a_task_goes_on_with_it_and_opens_nothing():
+    """
+    In this process from the store, in another by asking the service: paid once in all.
+    """
+    simulator = Simulator(task_seconds=60)
+    async with client_of(simulator) as client:
+        first = await edit(client, job())
+        again = await edit(client, job())
+    async with client_of(simulator) as elsewhere:
+        found = await edit(elsewhere, job())
+    assert first.task_id == again.task_id == found.task_id
+    assert 1 == len(seen(simulator, "init"))
+    assert {1} == set(simulator.charges.values())
+
+
+async def test_a_key_stands_for_one_edit():
+    """
+    The same key with another prompt is refused before anything is opened.
+    """
+    simulator = Simulator(task_seconds=0)
+    async with client_of(simulator) as client:
+        await edit(client, job())
+        with pytest.raises(KeyConflictError):
+            await edit(client, job(edit=Removal.of("the bird")))
+    assert 1 == len(seen(simulator, "init"))
+
+
+async def test_a_gate_that_says_no_costs_nothing():
+    """
+    It sees the job and its masks; what it returns is the reason.
+    """
+    simulator, looked = Simulator(), []
+
+    async def gate(asked, selection):
+        looked.append((asked, selection.marked[40].masks[0].contains(Point(0.8, 0.53))))
+        return "the mask is too small"
+
+    async with client_of(simulator) as client:
+        with pytest.raises(DeclinedError, match="too small") as caught:
+            await edit(client, job(), gate=gate)
+    assert "the mask is too small" == caught.value.reason
+    assert [(job(), True)] == looked
+    assert {} == dict(simulator.charges)
+
+
+async def test_a_gate_that_says_nothing_lets_through():
+    """
+    None is consent.
+    """
+    simulator = Simulator(task_seconds=0)
+
+    async def gate(asked, selection):
+        return None
+
+    async with client_of(simulator) as client:
+        assert (await edit(client, job(), gate=gate)).done
+
+
+async def test_a_full_quota_is_waited_for():
+    """
+    1303 proves that nothing was created: the same id again, at least a second later, until there is room.
+    """
+    simulator = Simulator(quota=1, task_seconds=30)
+    async with client_of(simulator) as client, anyio.create_task_group() as group:
+        for number in range(3):
+            group.start_soon(edit, client, job(number))
+    assert 3 == len(simulator.charges)
+    assert {1} == set(simulator.charges.values())
+    assert 1 == simulator.most_running
+    assert any(request.status == 429 for request in seen(simulator, "create"))
+
+
+@pytest.mark.parametrize(
+    "slots",
+    [3, Slots(3), lambda: anyio.Semaphore(3), lambda: anyio.CapacityLimiter(3)],
+    ids=["int", "Slots", "Semaphore", "CapacityLimiter"],
+)
+async def test_no_more_run_than_there_are_slots(slots):
+    """
+    Whatever the slots are; the simulator's own count is the judge.
+    """
+    simulator = Simulator(quota=10, task_seconds=20)
+    given = slots() if callable(slots) else slots
+    async with client_of(simulator) as client, edit_many(client, map(job, range(12)), slots=given) as outcomes:
+        done = [outcome async for outcome in outcomes]
+    assert 12 == len(done)
+    assert all(isinstance(outcome, Edited) for outcome in done)
+    assert 3 == simulator.most_running
+    assert {1} == set(simulator.charges.values())
+
+
+async def test_selections_are_opened_only_a_few_ahead():
+    """
+    With every slot held, two jobs stand ready and no third is read.
+    """
+    simulator, read = Simulator(task_seconds=3600), []
+
+    def jobs():
+        for number in range(100):
+            read.append(number)
+            yield job(number)
+
+    async with client_of(simulator) as client, edit_many(client, jobs(), slots=2):
+        await anyio.sleep(600)
+    assert 4 == len(seen(simulator, "init"))
+    assert 4 == len(read)
+
+
+async def test_outcomes_come_in_the_order_of_their_ends_and_failures_are_values():
+    """
+    A refused job, a failed task, a declined one and a good one.
+    """
+    faults = [Fault("init", "code", code=1301), Fault("task", "failed")]
+    simulator = Simulator(task_seconds=10, faults=faults)
+
+    async def gate(asked, selection):
+        return "no" if asked.key == "job-2" else None
+
+    jobs = map(job, range(4))
+    async with client_of(simulator) as client, edit_many(client, jobs, slots=1, gate=gate) as outcomes:
+        ends = {outcome.job.key: outcome async for outcome in outcomes}
+    kinds = [type(getattr(ends[f"job-{number}"], "error", None)).__name__ for number in range(4)]
+    assert ["ContentRejectedError", "TaskFailedError", "DeclinedError", "NoneType"] == kinds
+    assert isinstance(ends["job-1"], Failed)
+    assert isinstance(ends["job-1"].error, TaskFailedError)
+    assert isinstance(ends["job-3"], Edited)
+
+
+async def test_jobs_may_come_asynchronously():
+    """
+    Read one by one from an asynchronous iterable.
+    """
+    simulator = Simulator(task_seconds=1)
+
+    async def jobs():
+        for number in range(3):
+            await anyio.sleep(5)
+            yield job(number)
+
+    async with client_of(simulator) as client, edit_many(client, jobs(), slots=2) as outcomes:
+        assert ["job-0", "job-1", "job-2"] == [outcome.job.key async for outcome in outcomes]
+
+
+@pytest.mark.parametrize(("code", "kind"), [(1101, AccountError), (1002, AuthenticationError)])
+async def test_an_empty_account_or_a_dead_key_ends_the_rest(code, kind):
+    """
+    No further create is sent; the rest are Failed with the very error, and what runs is waited for.
+    """
+    simulator = Simulator(task_seconds=30, faults=[Fault("create", "code", code=code, after=2, times=100)])
+    async with client_of(simulator) as client, edit_many(client, map(job, range(20)), slots=5) as outcomes:
+        done = [outcome async for outcome in outcomes]
+    assert 20 == len(done)
+    assert 2 == sum(isinstance(outcome, Edited) for outcome in done)
+    assert {kind} == {type(outcome.error) for outcome in done if isinstance(outcome, Failed)}
+    assert len(seen(simulator, "create")) <= 5
+    assert 2 == sum(simulator.charges.values())
+
+
+async def test_the_same_key_twice_is_an_error_of_the_second():
+    """
+    One key is one paid run; a key left out is a run of its own.
+    """
+    simulator = Simulator(task_seconds=0)
+    plain = Job(CLIP, marks={40: [(0.8, 0.53)]}, edit=EDIT)
+    jobs = [job(1, key="a"), job(2, key="a"), plain, plain]
+    async with client_of(simulator) as client, edit_many(client, jobs, slots=1) as outcomes:
+        done = [outcome async for outcome in outcomes]
+    [failed] = [outcome for outcome in done if isinstance(outcome, Failed)]
+    assert jobs[1] is failed.job
+    assert isinstance(failed.error, InvalidInputError)
+    assert 3 == len(simulator.charges)
+
+
+async def test_leaving_the_block_cancels_what_runs_here():
+    """
+    The tasks go on at the service; nothing further is created.
+    """
+    simulator = Simulator(task_seconds=3600)
+    async with client_of(simulator) as client:
+        async with edit_many(client, map(job, range(100)), slots=2):
+            await anyio.sleep(60)
+        before = len(simulator.log)
+        await anyio.sleep(600)
+        assert before == len(simulator.log)
+    assert 2 == len(simulator.charges)
+
+
+async def test_what_the_body_raises_comes_out_as_itself():
+    """
+    Never wrapped into a group, and what runs is cancelled.
+    """
+    simulator = Simulator(task_seconds=3600)
+    async with client_of(simulator) as client:
+        with pytest.raises(KeyError):
+            async with edit_many(client, map(job, range(5)), slots=2):
+                await anyio.sleep(10)
+                raise KeyError
+
+
+async def test_what_a_gate_raises_ends_the_block_as_itself():
+    """
+    Only a KlingError is an outcome; a bug is raised.
+    """
+
+    async def gate(asked, selection):
+        raise ZeroDivisionError
+
+    simulator = Simulator()
+    async with client_of(simulator) as client:
+        with pytest.raises(ZeroDivisionError):
+            async with edit_many(client, map(job, range(5)), slots=2, gate=gate) as outcomes:
+                async for _ in outcomes:
+                    pytest.fail("there is no outcome")
+    assert {} == dict(simulator.charges)
+
+
+async def test_what_the_jobs_raise_ends_the_block_as_itself():
+    """
+    A faulty row of a user's file is the user's own error.
+    """
+
+    def jobs():
+        yield job()
+        raise KeyError
+
+    async with client_of(Simulator(task_seconds=1)) as client:
+        with pytest.raises(KeyError):
+            async with edit_many(client, jobs(), slots=2) as outcomes:
+                async for _ in outcomes:
+                    pass
+
+
+async def test_a_deadline_around_the_block_ends_it():
+    """
+    The caller's scope cuts, and nothing is left running.
+    """
+    simulator = Simulator(task_seconds=3600)
+    async with client_of(simulator) as client:
+        with anyio.move_on_after(60) as scope:
+            async with edit_many(client, map(job, range(9)), slots=2) as outcomes:
+                async for _ in outcomes:
+                    pytest.fail("there is no outcome")
+        assert scope.cancelled_caught
+
+
+async def test_iterating_without_the_block_says_how():
+    """
+    A TypeError at once, not a hang.
+    """
+    async with client_of(Simulator()) as client:
+        with pytest.raises(TypeError, match="async with edit_many"):
+            async for _ in edit_many(client, [], slots=1):
+                pass
+
+
+async def test_no_jobs_are_no_outcomes():
+    """
+    An empty list ends at once.
+    """
+    async with client_of(Simulator()) as client, edit_many(client, [], slots=1) as outcomes:
+        assert [] == [outcome async for outcome in outcomes]
+
+
+async def test_unread_outcomes_hold_further_jobs_back():
+    """
+    A reader that sleeps finds a bounded number of outcomes, and then all of them.
+    """
+    simulator, read = Simulator(quota=200, task_seconds=0), []
+
+    def jobs():
+        for number in range(150):
+            read.append(number)
+            yield job(number)
+
+    async with client_of(simulator) as client, edit_many(client, jobs(), slots=10) as outcomes:
+        await anyio.sleep(3600)
+        assert len(read) < 80
+        assert 150 == len([outcome async for outcome in outcomes])
+
+
+async def test_a_lost_reply_is_an_outcome_that_names_its_id():
+    """
+    It may be charged, and is never sent again.
+    """
+    simulator = Simulator(faults=[Fault("create", "lost")])
+    async with client_of(simulator) as client, edit_many(client, [job()], slots=1) as outcomes:
+        [outcome] = [outcome async for outcome in outcomes]
+    assert isinstance(outcome.error, UnknownOutcomeError)
+    assert job().external_task_id == outcome.error.external_task_id
+    assert {job().external_task_id: 1} == dict(simulator.charges)
+
+
+async def test_learned_slots_shrink_on_a_refusal():
+    """
+    The account's quota is found by what it refuses.
+    """
+    simulator, slots = Simulator(quota=3, task_seconds=20), Slots.learned(start=8)
+    async with client_of(simulator) as client, edit_many(client, map(job, range(30)), slots=slots) as outcomes:
+        assert 30 == len([outcome async for outcome in outcomes])
+    assert 3 == simulator.most_running
+    assert {1} == set(simulator.charges.values())
+
+
+async def test_a_batch_started_again_pays_nothing_twice():
+    """
+    Stopped midway and run again from the same list with the same store: one charge for each.
+    """
+    simulator, store = Simulator(quota=10, task_seconds=30), MemoryStore()
+    for deadline in (45, 3600):
+        async with client_of(simulator, store=store) as client:
+            with anyio.move_on_after(deadline):
+                async with edit_many(client, map(job, range(10)), slots=3) as outcomes:
+                    done = [outcome async for outcome in outcomes]
+    assert 10 == len(done)
+    assert all(isinstance(outcome, Edited) for outcome in done)
+    assert {1} == set(simulator.charges.values())
+    assert 10 == len(simulator.charges)

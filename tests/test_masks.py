@@ -1,0 +1,338 @@
+"""
+Masks: COCO's run lengths, held against COCO's own code.
+"""
+
+import pickle
+import re
+import sys
+import time
+import tracemalloc
+import warnings
+
+import numpy as np
+import PIL.Image
+import pytest
+from attrs import evolve
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as drawn
+from pycocotools import mask as coco
+
+from kling_async import DecodeError, InvalidInputError, Mask, Point
+from kling_async.masks import SIDE_LIMIT, TEXT_LIMIT, decode_runs, encode_runs
+from tests import strategies
+from tests.strategies import modest
+
+VECTORS = [
+    pytest.param(3, 4, [12], "<", id="empty"),
+    pytest.param(3, 4, [0, 12], "0<", id="full"),
+    pytest.param(3, 4, [0, 1, 11], "01;", id="corner"),
+    pytest.param(3, 4, [4, 2, 1, 2, 3], "42102", id="middle"),
+    pytest.param(6, 8, [13, 3, 3, 3, 3, 3, 3, 3, 3, 3, 8], "=3300000005", id="block"),
+    pytest.param(720, 1280, [288100, 200, 520, 200, 520, 200, 631860], "T[i8X6X`0000\\aXc0", id="frame"),
+    pytest.param(2, 3, [1, 2, 2, 1], "122O", id="checkered"),
+    pytest.param(1, 43, [42, 1], "Z11", id="row"),
+]
+pixels = drawn.arrays(bool, drawn.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12))
+
+
+def of(array):
+    """
+    The mask of an array, by COCO's own encoder.
+    """
+    made = coco.encode(np.asfortranarray(array, np.uint8))
+    return Mask(object_id=0, height=array.shape[0], width=array.shape[1], counts=made["counts"].decode())
+
+
+def by_coco(mask):
+    """
+    The pixels as COCO's own decoder has them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it speaks to numpy as numpy 1 was spoken to
+        return coco.decode({"size": [mask.height, mask.width], "counts": mask.counts}).astype(bool)
+
+
+def box(array):
+    """
+    Left, top, right, bottom, read off the pixels.
+    """
+    rows, columns = np.nonzero(array)
+    if not len(rows):
+        return (0, 0, 0, 0)
+    return (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+
+
+@pytest.mark.parametrize("height, width, runs, counts", VECTORS)
+def test_the_verified_vectors_hold_both_ways(height, width, runs, counts):
+    """
+    Runs to text and text to runs, as the provider's and COCO's code have them.
+    """
+    assert counts == encode_runs(runs)
+    assert tuple(runs) == decode_runs(counts, height * width)
+    mask = Mask.from_runs(runs, height=height, width=width)
+    assert counts == mask.counts
+    assert sum(runs[1::2]) == mask.area
+    assert np.array_equal(by_coco(mask), mask.to_array())
+
+
+@given(pixels)
+@modest
+def test_any_picture_reads_as_coco_wrote_it(array):
+    """
+    Text from COCO's encoder gives the pixels, area and box that COCO gives, and encodes to the same text.
+    """
+    mask = of(array)
+    theirs = {"size": list(array.shape), "counts": mask.counts}
+    assert np.array_equal(array, mask.to_array())
+    assert mask.counts == encode_runs(mask.runs)
+    assert coco.area(theirs) == mask.area
+    left, top, right, bottom = mask.bbox
+    assert [left, top, right - left, bottom - top] == coco.toBbox(theirs).tolist()
+
+
+@given(st.data(), strategies.sides, strategies.sides)
+@modest
+def test_any_runs_survive_their_text(data, height, width):
+    """
+    Decode of encode is the identity, empty runs included, and COCO decodes our text to the same pixels.
+    """
+    runs = data.draw(strategies.runs(height * width))
+    mask = Mask.from_runs(runs, height=height, width=width)
+    assert tuple(runs) == mask.runs
+    assert 0 == mask.object_id
+    assert np.array_equal(by_coco(mask), mask.to_array())
+
+
+@given(strategies.masks())
+@modest
+def test_what_is_read_from_runs_is_what_the_pixels_say(mask):
+    """
+    Area, box and every single pixel, without making an array.
+    """
+    array = mask.to_array()
+    assert (mask.height, mask.width) == array.shape
+    assert array.sum() == mask.area
+    assert box(array) == mask.bbox
+    for row in range(mask.height):
+        for column in range(mask.width):
+            middle = Point((column + 0.5) / mask.width, (row + 0.5) / mask.height)
+            assert array[row, column] == mask.contains(middle)
+
+
+def test_the_far_edge_belongs_to_the_last_pixel():
+    """
+    A fraction of exactly 1 is on the frame.
+    """
+    mask = Mask.from_runs([11, 1], height=3, width=4)
+    assert mask.contains(Point(1, 1))
+    assert mask.contains(Point(0.76, 0.99))
+    assert not mask.contains(Point(0, 0))
+
+
+@given(st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=30), strategies.sides, strategies.sides)
+@modest
+def test_any_text_is_a_mask_or_a_decode_error(counts, height, width):
+    """
+    Run lengths are foreign data: they fill the mask exactly or are refused.
+    """
+    mask = Mask(object_id=0, height=height, width=width, counts=counts)
+    try:
+        runs = mask.runs
+    except DecodeError:
+        return
+    assert height * width == sum(runs)
+    assert all(run >= 0 for run in runs)
+
+
+@pytest.mark.parametrize(
+    "counts, reason",
+    [
+        ("", "cover 0 of 12"),
+        (";", "cover 11 of 12"),
+        ("=", "leaves the mask"),
+        ("O", "leaves the mask"),
+        ("4210N", "leaves the mask"),
+        ("T", "within a number"),
+        ("/", "cannot stand there"),
+        ("p", "cannot stand there"),
+        ("é", "cannot stand there"),
+        ("ooooooo0", "cannot stand there"),
+        ("oooooo0", "leaves the mask"),
+    ],
+)
+def test_runs_that_do_not_fill_their_mask_are_refused(counts, reason):
+    """
+    Too few, too many, negative, cut short, no character of the format, or a number beyond 35 bits.
+    """
+    with pytest.raises(DecodeError, match=reason):
+        decode_runs(counts, 12)
+
+
+@example(counts="0\u20ac", height=3, width=5)
+@given(
+    st.text("0123456789:;<=>?@NOPTo", max_size=12)
+    | st.text(max_size=6)
+    | strategies.masks().map(lambda mask: mask.counts),
+    strategies.sides,
+    strategies.sides,
+)
+@modest
+def test_pixels_and_runs_agree_on_any_text(counts, height, width):
+    """
+    The way to pixels reads what the plain reader reads, and refuses what it refuses.
+    """
+    mask = Mask(object_id=0, height=height, width=width, counts=counts)
+    try:
+        runs = mask.runs
+    except DecodeError as error:
+        with pytest.raises(DecodeError, match=re.escape(str(error))):
+            mask.to_array()
+    else:
+        flat = [pixel for index, run in enumerate(runs) for pixel in [index % 2 == 1] * run]
+        assert flat == mask.to_array().ravel(order="F").tolist()
+
+
+def wrapping(pixels):
+    """
+    Run lengths, none negative, that add up to so many pixels once 64 bits are full.
+    """
+    steps = [2**34 - 1] * 70_000
+    last = len(steps) - 1
+    over = sum(step * ((last - at) // 2 + 1) for at, step in enumerate(steps)) - 2**64 - pixels
+    for at in range(len(steps)):
+        times = (last - at) // 2 + 1
+        spared = min(over // times, steps[at])
+        steps[at] -= spared
+        over -= spared * times
+    runs = [0, *steps[:2]]
+    for step in steps[2:]:
+        runs.append(runs[-2] + step)
+    return runs
+
+
+def test_runs_whose_sum_wraps_are_refused():
+    """
+    A sum that is right in 64 bits alone would have numpy write beyond its array.
+    """
+    runs = wrapping(12)
+    assert 2**64 + 12 == sum(runs)
+    assert min(runs) >= 0
+    with pytest.raises(DecodeError, match="leaves the mask"):
+        Mask(object_id=0, height=3, width=4, counts=encode_runs(runs)).to_array()
+
+
+@pytest.mark.parametrize("runs", [[11], [13], [-1, 13], [4, 2]])
+def test_a_mask_is_made_from_runs_that_fill_it(runs):
+    """
+    Wrong runs are told at once, not on first use.
+    """
+    with pytest.raises(DecodeError):
+        Mask.from_runs(runs, height=3, width=4)
+
+
+@pytest.mark.parametrize(
+    "height, width, counts",
+    [
+        (0, 4, "<"),
+        (4, 0, "<"),
+        (-3, -4, "<"),
+        (SIDE_LIMIT + 1, 1, "<"),
+        (10**9, 10**9, "<"),
+        (3, 4, "0" * (TEXT_LIMIT + 1)),
+    ],
+)
+def test_a_mask_of_absurd_size_is_refused_at_once(height, width, counts):
+    """
+    Before anything is read or allocated.
+    """
+    with pytest.raises(DecodeError, match="mask"):
+        Mask(object_id=0, height=height, width=width, counts=counts)
+
+
+def test_the_largest_mask_is_allowed():
+    """
+    8192 a side, so 64 Mi pixels, and four megabytes of text, which are not read before somebody asks.
+    """
+    assert 67_108_864 == Mask.from_runs([0, 8192**2], height=8192, width=8192).area
+    assert 4 * 1024 * 1024 == len(Mask(object_id=0, height=3, width=4, counts="0" * TEXT_LIMIT).counts)
+
+
+def test_a_claim_of_many_pixels_costs_nothing():
+    """
+    F49: runs that lie are refused in milliseconds and in kilobytes.
+    """
+    mask = Mask(object_id=0, height=SIDE_LIMIT, width=SIDE_LIMIT, counts=encode_runs([0, 2**34]))
+    tracemalloc.start()
+    began = time.process_time()
+    with pytest.raises(DecodeError):
+        mask.to_array()
+    spent, (_, peak) = time.process_time() - began, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert spent < 0.1
+    assert peak < 2**20
+
+
+@pytest.mark.parametrize(
+    "size, video, read",
+    [
+        ((720, 1280), (1280, 720), (1280, 720)),
+        ((720, 1280), (720, 1280), (720, 1280)),
+        ((360, 640), (720, 1280), (360, 640)),
+        ((720, 1280), (None, 1280), (720, 1280)),
+        ((720, 1280), (1280, None), (720, 1280)),
+        ((720, 720), (720, 720), (720, 720)),
+        ((720, 1280), (720, 720), (720, 1280)),
+    ],
+)
+def test_a_size_is_read_in_the_order_of_the_video(size, video, read):
+    """
+    Official samples have it both ways round; a size that is not the video's in any order is kept.
+    """
+    counts = encode_runs([size[0] * size[1]])
+    mask = Mask(object_id=0, height=size[0], width=size[1], counts=counts, size=size)
+    fitted = mask.fitted(*video)
+    assert read == (fitted.height, fitted.width)
+    assert size == fitted.size
+    assert 0 == fitted.area
+
+
+def test_a_mask_is_a_value_whatever_was_asked_of_it():
+    """
+    What it has worked out is no part of what it is: not of equality, hash, pickle or repr.
+    """
+    asked, fresh = (Mask(object_id=0, height=3, width=4, counts="42102", png=b"png") for _ in range(2))
+    assert ((1, 1, 3, 3), 4, True) == (asked.bbox, asked.area, asked.contains(Point(0.5, 0.5)))
+    assert fresh == asked
+    assert hash(fresh) == hash(asked)
+    assert fresh == pickle.loads(pickle.dumps(asked))
+    assert (4, 2, 1, 2, 3) == pickle.loads(pickle.dumps(asked)).runs
+    assert (12,) == evolve(asked, counts="<").runs
+    assert "Mask(object_id=0, height=3, width=4)" == repr(asked)
+
+
+def test_an_overlay_tints_the_object_alone():
+    """
+    On a picture of any size and mode; the picture itself is left alone.
+    """
+    mask = Mask.from_runs([6, 6], height=3, width=4)
+    picture = PIL.Image.new("L", (8, 6), 100)
+    tinted = mask.overlay(picture, color=(255, 0, 0))
+    assert ("RGB", (8, 6)) == (tinted.mode, tinted.size)
+    assert (100, 100, 100) == tinted.getpixel((0, 3))
+    red, green, blue = tinted.getpixel((7, 3))
+    assert red > 100 > green == blue
+    assert 100 == picture.getpixel((7, 3))
+    pink = mask.overlay(picture).getpixel((7, 3))
+    assert all(abs(seen - wanted) <= 1 for seen, wanted in zip(pink, (185, 80, 133), strict=True))
+
+
+def test_pixels_need_numpy_and_say_so(monkeypatch):
+    """
+    Runs, area, box and contains work without the extra.
+    """
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    mask = Mask(object_id=0, height=3, width=4, counts="42102")
+    assert (4, (1, 1, 3, 3)) == (mask.area, mask.bbox)
+    with pytest.raises(InvalidInputError, match=r"kling-async\[masks\]"):
+        mask.to_array()

@@ -1,0 +1,211 @@
+"""
+Replies of every known shape, and of none.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kling_async import AuthenticationError, InvalidRequestError, KlingError, SelectionRejectedError, errors, to_dict
+from kling_async._endpoints import ADD, CLEAR, CREATE, DELETE, ENDPOINTS, GET, INIT, LIST, PREVIEW
+from kling_async._refusals import QUOTED
+from kling_async._replies import read, unwrap
+from kling_async.transport import Response
+from tests import strategies
+from tests.strategies import modest
+
+REPLIES = Path(__file__).parent / "samples" / "replies"
+SAMPLES = {
+    f"{path.parent.name}/{path.stem}": json.loads(path.read_text("utf-8")) for path in sorted(REPLIES.glob("*/*.json"))
+}
+NAMES = {"init": INIT, "add": ADD, "delete": DELETE, "clear": CLEAR, "preview": PREVIEW, "create": CREATE, "get": GET}
+NAMES["list"] = LIST
+CANARY = "sk-canary-4711"
+
+
+def response(sample):
+    """
+    The reply that a sample holds.
+    """
+    body = sample["text"].encode() if "text" in sample else orjson.dumps(sample["body"])
+    return Response(sample["status"], sample.get("headers", {}), body)
+
+
+def said(result):
+    """
+    What was read, as plain types and without what is not known.
+    """
+    if isinstance(result, tuple):
+        return [said(one) for one in result]
+    return None if result is None else {name: value for name, value in to_dict(result).items() if value is not None}
+
+
+@pytest.mark.parametrize("name", [name for name, sample in SAMPLES.items() if "value" in sample["expected"]])
+def test_a_sample_is_read_as_its_model(name):
+    """
+    Every shape that is known to come, and nothing is read into it that it does not say.
+    """
+    sample = SAMPLES[name]
+    result = read(NAMES[sample["endpoint"]], response(sample))
+    assert sample["expected"]["type"] == type(result).__name__.replace("NoneType", "None")
+    assert sample["expected"]["value"] == said(result)
+    for one in result if isinstance(result, tuple) else [result]:
+        assert one is None or sample["body"] == one.raw
+
+
+@pytest.mark.parametrize("name", [name for name, sample in SAMPLES.items() if "attributes" in sample["expected"]])
+def test_a_sample_is_raised_as_its_error(name):
+    """
+    The class by code, word or status, with all that the reply says about it.
+    """
+    sample = SAMPLES[name]
+    with pytest.raises(getattr(errors, sample["expected"]["type"])) as refused:
+        read(NAMES[sample["endpoint"]], response(sample))
+    assert sample["expected"]["type"] == type(refused.value).__name__
+    for attribute, value in sample["expected"]["attributes"].items():
+        found = getattr(refused.value, attribute)
+        assert value == (list(found) if isinstance(found, tuple) else found)
+
+
+def test_every_endpoint_and_every_kind_of_outcome_has_samples():
+    """
+    Eight endpoints, each with a success, and a source under every fact.
+    """
+    read_well = {sample["endpoint"] for sample in SAMPLES.values() if "value" in sample["expected"]}
+    assert NAMES.keys() == read_well
+    assert set(NAMES.values()) == set(ENDPOINTS)
+    assert all(sample["source"] for sample in SAMPLES.values())
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.path)
+def test_a_sample_of_one_endpoint_breaks_no_other(endpoint):
+    """
+    A gateway that answers with the wrong thing is met with a model or an error of ours.
+    """
+    for sample in SAMPLES.values():
+        try:
+            result = read(endpoint, response(sample))
+        except KlingError as error:
+            result = error
+        assert isinstance(result, endpoint.result | KlingError)
+
+
+def longest_quote(text, body):
+    """
+    The length of the longest stretch of a text that stands in a body.
+    """
+    best = 0
+    for start in range(len(text)):
+        while start + best < len(text) and text[start : start + best + 1] in body:
+            best += 1
+    return best
+
+
+@given(strategies.replies, st.sampled_from(ENDPOINTS))
+@settings(modest, max_examples=200)
+def test_whatever_comes_is_a_model_or_an_error_of_ours(reply, endpoint):
+    """
+    Any bytes under any status, for any endpoint; the error quotes at most 200 characters of them at a stretch.
+    """
+    try:
+        result = read(endpoint, reply)
+    except KlingError as error:
+        text = str(error)
+    else:
+        assert isinstance(result, endpoint.result)
+        return
+    assert len(text) < 5 * QUOTED
+    assert longest_quote(text, reply.body.decode(errors="replace")) <= QUOTED
+    assert text.isprintable()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": 1201, "message": "x" * 999},
+        {"code": "y" * 999, "message": "x" * 999, "request_id": "z" * 999},
+        {"error": {"type": "y" * 999, "message": "x" * 999}},
+        {"code": 0, "data": {"task_id": [], "task_status": "x", "created_at": "x" * 999, "updated_at": "y" * 999}},
+        {"code": 0, "data": {"status": "x" * 999}},
+        "x" * 999,
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400, 500])
+@pytest.mark.parametrize("endpoint", [INIT, GET], ids=["init", "get"])
+def test_a_long_reply_makes_a_short_error(body, status, endpoint):
+    """
+    F10: a page of HTML is no message.
+    """
+    with pytest.raises(KlingError) as refused:
+        read(endpoint, Response(status, {}, orjson.dumps(body)))
+    assert len(str(refused.value)) < 4 * QUOTED
+    assert not re.search(r"(.)\1{200}", str(refused.value))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": 1002, "message": f"key {CANARY} is invalid"},
+        {"code": f"bad {CANARY}", "message": "no", "request_id": CANARY},
+        {"error": {"message": f"Bearer {CANARY}", "type": CANARY, "code": None}},
+        {"error": CANARY},
+        CANARY,
+    ],
+)
+def test_a_key_that_is_echoed_is_not_repeated(body):
+    """
+    F54: gateways put keys into their 401 texts.
+    """
+    with pytest.raises(AuthenticationError) as refused:
+        unwrap(Response(401, {}, orjson.dumps(body)))
+    assert "canary" not in str(refused.value)
+    assert "canary" not in repr(vars(refused.value))
+
+
+def test_an_authentication_error_says_which_key_and_host():
+    """
+    And no other error does.
+    """
+    about = "Check COMETAPI_KEY for api.cometapi.com."
+    with pytest.raises(AuthenticationError, match="Check COMETAPI_KEY"):
+        read(GET, Response(401, {}, b""), about=about)
+    with pytest.raises(InvalidRequestError) as refused:
+        read(GET, Response(400, {}, b""), about=about)
+    assert "COMETAPI_KEY" not in str(refused.value)
+
+
+def test_a_refused_selection_says_what_to_do():
+    """
+    With the status that is documented nowhere, to quote it to support.
+    """
+    with pytest.raises(SelectionRejectedError) as refused:
+        read(ADD, Response(200, {}, orjson.dumps({"code": 0, "data": {"status": 3}})))
+    assert "the service recognised no object (data.status 3): mark other points" == str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "body, data",
+    [
+        ({"code": 0, "message": "SUCCEED", "data": {"a": 1}}, {"a": 1}),
+        ({"code": 0, "data": None}, None),
+        ({"code": 0}, None),
+        ({"data": [1]}, [1]),
+        ({"code": "success", "data": 7}, 7),
+        ({"id": "1", "object": "video"}, {"id": "1", "object": "video"}),
+        ({"code": True, "data": 1}, 1),
+        ({"success": True, "data": 1}, 1),
+        ({"error": None, "data": 1}, 1),
+        ({"error": "", "data": 1}, 1),
+        ({"error": {"message": "of the task"}, "data": 1}, 1),
+    ],
+)
+def test_any_routes_data_can_be_had(body, data):
+    """
+    The whole reply beside it; without an envelope the whole is the data.
+    """
+    assert (body, data) == unwrap(Response(200, {}, orjson.dumps(body)))
