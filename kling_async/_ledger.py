@@ -123,6 +123,13 @@ def settled(state: SelectionState, frame_index: int) -> SelectionState:
     return evolve(state, uncertain=state.uncertain - {frame_index})
 
 
+def clearing(state: SelectionState) -> SelectionState:
+    """
+    The state while everything is being cleared: every marked frame is in doubt.
+    """
+    return evolve(state, uncertain=state.uncertain | frozenset(state.marks or ()))
+
+
 def cleared(state: SelectionState) -> SelectionState:
     """
     The state after everything was cleared: nothing marked, nothing in doubt.

@@ -23,6 +23,7 @@ from ._ledger import (
     adding,
     check_create,
     cleared,
+    clearing,
     deleted,
     deleting,
     expired,
@@ -234,8 +235,14 @@ class SelectionSession:
         """
         with self._lease("clear"):
             async with self._turn:
-                self._live()
-                await self._clear()
+                before = self._live()
+                self._state = clearing(before)
+                try:
+                    await self._clear()
+                except KlingError as error:
+                    if _not_done(error):
+                        self._state = before
+                    raise
                 self._state = cleared(self.state)
 
     async def rebuild(self) -> None:
@@ -349,13 +356,14 @@ class SelectionSession:
     async def _emptied(self) -> None:
         """An empty session, the old one or a new one, in which every marked frame is uncertain for now."""
         state = self.state
-        self._state = evolve(state, uncertain=state.marks or ())
+        self._state = clearing(state)
         if not expired(state, datetime.now(UTC), margin=MARGIN):
             try:
                 await self._clear()
             except SelectionExpiredError:
                 pass
             else:
+                self._state = evolve(state, uncertain=state.marks or ())
                 return
         if state.video_url is None and state.video_id is None:
             raise SelectionExpiredError(f"selection {state.session_id} is over, and its source is not known here")

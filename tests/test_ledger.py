@@ -35,6 +35,7 @@ from kling_async._ledger import (
     check_create,
     check_points,
     cleared,
+    clearing,
     deleted,
     deleting,
     expired,
@@ -322,3 +323,11 @@ def test_without_facts_of_the_clip_five_seconds_fit():
     """
     assert 5 == fitting_duration(state({0: [A]}))
     check_create(state({0: [A]}), Removal.of("a", duration=10), NOW)
+
+
+def test_while_everything_is_cleared_every_marked_frame_is_in_doubt():
+    """
+    A lost reply to a clear leaves open which frames are still marked.
+    """
+    assert frozenset({0, 4, 7}) == clearing(state({0: [A], 7: [B]}, uncertain={4})).uncertain
+    assert frozenset() == clearing(state(None)).uncertain

@@ -458,3 +458,19 @@ async def test_rebuild_opens_anew_what_is_too_old_to_pay_for():
         await selection.rebuild()
         assert "8476" == selection.session_id
         await selection.create_task(EDIT)
+
+
+@pytest.mark.parametrize(
+    ("fault", "doubt"), [(LostReplyError("cut"), {40}), (NotSentError("refused"), set())], ids=["lost", "unsent"]
+)
+async def test_a_lost_clear_leaves_every_frame_in_doubt(fault, doubt):
+    """
+    Cleared or not: only a rebuild can tell. What was never sent leaves no doubt.
+    """
+    async with client_of(opened(), marked(), fault) as client:
+        async with SelectionSession(client, video_url=CLIP) as selection:
+            await selection.add_points(40, [A])
+            with pytest.raises(KlingError):
+                await selection.clear()
+        assert doubt == selection.state.uncertain
+        assert {40: (A,)} == dict(selection.state.marks)
