@@ -372,7 +372,6 @@ async def test_the_prefix_may_be_there_or_not(base):
 @pytest.mark.parametrize(
     "method, path",
     [
-        ("PUT", FAMILY),
         ("DELETE", f"{FAMILY}/1"),
         ("GET", f"{FAMILY}/1/2"),
         ("POST", f"{FAMILY}/generation"),
@@ -387,6 +386,25 @@ async def test_other_paths_and_methods_do_not_exist(method, path):
     """
     _, caller = calling()
     assert (404, 1202) == (await caller.send(method, path)).refusal[:2]
+
+
+@pytest.mark.parametrize(
+    "method, path, allowed",
+    [
+        ("PUT", FAMILY, "POST, GET"),
+        ("DELETE", f"{FAMILY}/", "POST, GET"),
+        ("GET", f"{FAMILY}/init-selection", "POST"),
+        ("POST", "/openapi.json", "GET"),
+    ],
+)
+async def test_a_path_that_exists_tells_its_methods(method, path, allowed):
+    """
+    The code is the documented 1202, the HTTP status 405, as RFC 9110 wants it; a name of a call is no task's id.
+    """
+    _, caller = calling()
+    reply = await caller.send(method, path)
+    assert (405, 1202) == reply.refusal[:2]
+    assert allowed == reply.response.headers["allow"]
 
 
 async def test_the_older_pages_slash_is_accepted():

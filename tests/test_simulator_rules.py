@@ -42,6 +42,14 @@ BOTH = "video_id and video_url can not both be empty nor both have a value"
         ({"video_id": 1}, "video_id value '1' is invalid"),
         ({"video_url": "clip.mp4"}, "video_url value 'clip.mp4' is invalid"),
         ({"video_url": "ftp://example.com/clip.mp4"}, "video_url value 'ftp://example.com/clip.mp4' is invalid"),
+        (
+            {"video_url": "https://me@example.com/clip.mp4"},
+            "video_url value 'https://me@example.com/clip.mp4' is invalid",
+        ),
+        (
+            {"video_url": "https://example.com/a clip.mp4"},
+            "video_url value 'https://example.com/a clip.mp4' is invalid",
+        ),
         ({"video_url": "https://example.com/clip.AVI?x=1"}, "video_url: only MP4 and MOV are supported"),
     ]
 )
@@ -53,7 +61,18 @@ async def test_a_session_has_one_source(fields, said):
     assert (400, 1201, said) == (await caller.post("init", fields)).refusal
 
 
-@pytest.mark.parametrize("url", ["https://example.com/clip.MOV", "http://127.0.0.1:8000/clip?id=7"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com/clip.MOV",
+        "http://127.0.0.1:8000/clip?id=7",
+        "HTTPS://example.com:/clip.mp4#t=1",
+        "http://[::1]:8000/media/clip.mp4",
+        "http://[:.:]/clip.mp4?from=a.avi",
+        "https://b\u00fccher.example/clip.mp4",
+        "https://example.avi",
+    ],
+)
 async def test_an_ending_is_not_insisted_on(url):
     """
     A URL need not say what it leads to, and unknown fields are ignored.
@@ -104,7 +123,9 @@ async def test_of_a_video_id_only_the_length_is_limited():
         ({"frame_index": None}, "frame_index can not be null"),
         ({"frame_index": -1}, "frame_index value '-1' is invalid"),
         ({"frame_index": True}, "frame_index value 'True' is invalid"),
-        ({"frame_index": 1.0}, "frame_index value '1.0' is invalid"),
+        ({"frame_index": 1.5}, "frame_index value '1.5' is invalid"),
+        ({"frame_index": 2**31}, "frame_index value '2147483648' is invalid"),
+        ({"frame_index": 1e300}, "frame_index value '1e+300' is invalid"),
         ({"frame_index": "1"}, "frame_index value '1' is invalid"),
         ({"points": None}, "points can not be null"),
         ({"points": []}, "points can not be null"),
@@ -126,6 +147,17 @@ async def test_points_are_fractions_on_a_frame(name, fields, said):
     session_id = await caller.opened()
     given = {"session_id": session_id, "frame_index": 0, "points": POINTS, **fields}
     assert (400, 1201, said) == (await caller.post(name, given)).refusal
+
+
+async def test_a_whole_number_may_be_written_with_a_point():
+    """
+    In JSON 1.0 is 1, so the points are on the same frame.
+    """
+    _, caller = calling()
+    session_id = await caller.opened()
+    added = await caller.post("add", session_id=session_id, frame_index=1.0, points=POINTS)
+    assert "1" == repr(added.data["res"]["frame_index"])
+    assert 200 == (await caller.post("delete", session_id=session_id, frame_index=1, points=POINTS)).status
 
 
 async def test_whole_numbers_are_fractions_too():
@@ -170,6 +202,11 @@ NOT_BASE64 = "File is not in a valid base64 format"
         ({"watermark_info": "yes"}, "watermark_info.enabled value 'yes' is invalid"),
         ({"image_list": URL}, f"image_list value '{URL}' is invalid"),
         ({"image_list": [URL]}, "image_list: 1 for removal, at most 0"),
+        (
+            {"callback_url": f"https://me.example/{'x' * 2030}"},
+            f"callback_url value 'https://me.example/{'x' * 41}' is invalid",
+        ),
+        ({"watermark_info": True}, "watermark_info.enabled value 'True' is invalid"),
         ({"edit_mode": "addition"}, "image can not be null"),
         ({"edit_mode": "addition", "image_list": [URL] * 3}, "image_list: 3 for addition, at most 2"),
         ({"edit_mode": "swap", "image_list": ""}, "image can not be null"),
@@ -250,6 +287,7 @@ async def test_only_an_addition_needs_no_selection():
         ("pageSize=501", "pageSize value '501' is invalid"),
         ("pageSize=-1", "pageSize value '-1' is invalid"),
         ("pageNum=x", "pageNum value 'x' is invalid"),
+        ("pageNum=", "pageNum value '' is invalid"),
     ],
 )
 async def test_pages_have_limits(query, said):
