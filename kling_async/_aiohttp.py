@@ -272,7 +272,7 @@ class AiohttpTransport:
                 url = _onward(reply)
         except _FAULTS as error:
             raise DownloadError(f"{url.host or 'the link'}: {_scrubbed(error, url)}") from error
-        raise DownloadError(f"{url.host}: more than {REDIRECTS} redirects")
+        raise DownloadError(f"{url.host}: more than {REDIRECTS} redirects", final=True)
 
     async def aclose(self) -> None:
         """

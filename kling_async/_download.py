@@ -141,7 +141,7 @@ class PartFile:
             if not _is_at(self.part, self._file.fileno()):
                 raise DownloadError(f"{self.part} was taken away while it was written; download again")
             if reason := _objection(self.path, overwrite=self.overwrite):
-                raise DownloadError(f"{self.path} {reason}")
+                raise DownloadError(f"{self.path} {reason}", final=True)
             self.part.chmod(self._mode)
             self.part.replace(self.path)
             self._ended = True
@@ -304,7 +304,7 @@ class Saving:
         try:
             await run_sync(step, *args, limiter=self._threads)
         except OSError as error:
-            raise DownloadError(f"{self._part.part} could not be written: {error.strerror}") from error
+            raise DownloadError(f"{self._part.part} could not be written: {error.strerror}", final=True) from error
 
     async def _discard(self) -> None:
         try:

@@ -6,12 +6,12 @@ Refuses to import aiohttp, asyncio or trio before one of them is needed.
 """
 
 from collections.abc import Callable
-from math import inf
 from typing import TYPE_CHECKING
 
 from anyio.lowlevel import current_token
 
 from .errors import InvalidInputError
+from .policy import check_count, check_seconds
 from .transport import Transport
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ async def open_transport(
         ...         async with KlingClient.from_env(transport=transport) as client:
         ...             print(await client.get_task("878142"))
     """
-    _check_count("connections", connections)
-    _check_seconds("connect", connect)
-    _check_seconds("total", total)
+    check_count("connections", connections)
+    check_seconds("connect", connect)
+    check_seconds("total", total)
     _check_context(ssl_context)
 
     def build() -> Transport:
@@ -73,16 +73,6 @@ async def stand(build: Callable[[], Transport]) -> Transport:
     from ._bridge import Bridge
 
     return await Bridge.open(build)
-
-
-def _check_count(name: str, count: object) -> None:
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise InvalidInputError(name, "must be a whole number from 1 on")
-
-
-def _check_seconds(name: str, seconds: object) -> None:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < inf:
-        raise InvalidInputError(name, "must be a positive number of seconds")
 
 
 def _check_context(context: object) -> None:

@@ -37,7 +37,7 @@ def check_host(host: str, *, named: str) -> None:
         last = host.rstrip(".").rpartition(".")[2]
         # What ends in a number is an address in disguise (2130706433, 0x7f.1): resolvers read it as one.
         if last[:1].isdigit() or (last == "localhost" and host != named):
-            raise DownloadError(f"the link leads to {excerpt(host)}, which is not a public host") from None
+            raise DownloadError(f"the link leads to {excerpt(host)}, which is not a public host", final=True) from None
     else:
         check_address(host, host, loopback=host == named)
 
@@ -60,7 +60,9 @@ def check_address(host: str, address: str, *, loopback: bool) -> None:
     unicast = isinstance(ip, ipaddress.IPv4Address) or (ip in _UNICAST and ip.sixtofour is None)
     public = unicast and ip.is_global and not ip.is_multicast
     if not public and not (loopback and ip.is_loopback):
-        raise DownloadError(f"the link leads to {excerpt(host)} at {address}, which is not a public address")
+        raise DownloadError(
+            f"the link leads to {excerpt(host)} at {address}, which is not a public address", final=True
+        )
 
 
 @frozen

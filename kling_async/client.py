@@ -265,7 +265,7 @@ class KlingClient(Calls):
                     return Path(path)
                 except DownloadError as error:
                     delay = self._exchange.delay(attempt, error)
-                    if delay is None or not (error.status is None or error.status == 404 or error.status >= 500):
+                    if delay is None or error.final:
                         raise
                 await anyio.sleep(delay)
                 attempt += 1

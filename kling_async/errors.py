@@ -284,10 +284,12 @@ class DownloadError(KlingError):
     A file could not be fetched whole; its final name was never written.
     """
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, final: bool = False) -> None:
         super().__init__(message)
         self.status = status
         """HTTP status of the reply, where one came: 403 for a link that has expired."""
+        self.final = final or not (status is None or status == 404 or status >= 500)
+        """Whether another try of the same link would end the same way."""
 
 
 class WebhookError(KlingError):

@@ -65,9 +65,11 @@ class Transport(Protocol):
         Send one request, once, and return its whole reply whatever its status.
 
         Raises:
-            NotSentError: It provably never left; the only case in which a caller may send it again unasked.
+            NotSentError: It provably never left; the only case in which a caller may send it again unasked. A
+                certificate that fails is its TLSError.
             LostReplyError: It may have been read, and no whole reply came.
             DecodeError: The reply is larger than the limit.
+            InvalidInputError: The URL cannot be connected to.
             ClosedError: The transport was closed.
         """
         ...
@@ -77,8 +79,10 @@ class Transport(Protocol):
         Fetch a media URL into a file, without any credentials, and return its length in bytes.
 
         Raises:
-            DownloadError: It could not be had whole; the file's final name was not written.
+            DownloadError: It could not be had whole; the file's final name was not written. `.status` is the
+                server's, 200 where the content itself is wrong, None where no reply came.
             InvalidInputError: The path cannot be written to.
+            ClosedError: The transport was closed.
         """
         ...
 

@@ -190,6 +190,15 @@ async def test_a_download_is_tried_again_until_the_link_works(tmp_path):
         assert [] == script_of(client).requests
 
 
+async def test_a_download_that_would_end_the_same_way_is_not_tried_again(tmp_path):
+    """
+    A private address or a full disk does not pass by waiting.
+    """
+    async with client_of(DownloadError("not a public host", final=True), b"film") as client:
+        with pytest.raises(DownloadError, match="public"):
+            await client.download("https://cdn.example.com/out.mp4", tmp_path / "out.mp4")
+
+
 async def test_a_download_gives_up_when_the_attempts_are_spent(tmp_path):
     """
     Three tries by default, and then the error of the last.
