@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from functools import cache, partial
-from typing import TypeVar, get_args
+from typing import TypeVar, cast, get_args
 
 import attrs
 import cattrs
@@ -56,7 +56,7 @@ _MILLISECONDS = 10**11
 """Unix times above are milliseconds (Kling's), below seconds (the gateways')."""
 
 
-def _as_text(value: object, _type: type[str]) -> str:
+def _as_text(value: object, _type: type) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
@@ -76,14 +76,14 @@ def finite(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _as_bool(value: object, _type: type[bool]) -> bool:
+def _as_bool(value: object, _type: type) -> bool:
     if isinstance(value, bool):
         return value
     msg = f"expected true or false, got {value!r:.40}"
     raise TypeError(msg)
 
 
-def _as_int(value: object, _type: type[int]) -> int:
+def _as_int(value: object, _type: type) -> int:
     number = finite(value)
     if number is None or not number.is_integer():
         msg = f"expected a whole number, got {value!r:.40}"
@@ -91,7 +91,7 @@ def _as_int(value: object, _type: type[int]) -> int:
     return value if isinstance(value, int) else int(number)
 
 
-def _as_float(value: object, _type: type[float]) -> float:
+def _as_float(value: object, _type: type) -> float:
     number = finite(value)
     if number is None:
         msg = f"expected a finite number, got {value!r:.40}"
@@ -99,7 +99,7 @@ def _as_float(value: object, _type: type[float]) -> float:
     return number
 
 
-def _as_decimal(value: object, _type: type[Decimal]) -> Decimal:
+def _as_decimal(value: object, _type: type) -> Decimal:
     try:
         number = Decimal(str(value))
     except InvalidOperation as error:
@@ -111,7 +111,7 @@ def _as_decimal(value: object, _type: type[Decimal]) -> Decimal:
     return number
 
 
-def _as_time(value: object, _type: type[datetime]) -> datetime:
+def _as_time(value: object, _type: type) -> datetime:
     if isinstance(value, str) and not value.replace(".", "", 1).isdigit():
         moment = datetime.fromisoformat(value)
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -123,7 +123,7 @@ def _as_time(value: object, _type: type[datetime]) -> datetime:
         raise ValueError(msg) from error
 
 
-def _as_bytes(value: object, _type: type[bytes]) -> bytes:
+def _as_bytes(value: object, _type: type) -> bytes:
     if not isinstance(value, str):
         msg = f"expected base64, got {type(value).__name__}"
         raise TypeError(msg)
@@ -134,19 +134,26 @@ def _from_bytes(value: bytes) -> str:
     return base64.b64encode(value).decode()
 
 
+SCALARS: Mapping[type, Callable[[object, type], object]] = {
+    str: _as_text,
+    bool: _as_bool,
+    int: _as_int,
+    float: _as_float,
+    Decimal: _as_decimal,
+    datetime: _as_time,
+    bytes: _as_bytes,
+}
+"""How one value is read: tolerant of numbers as text, and of text as numbers where that is an id."""
+
+
 @cache
 def converter() -> cattrs.Converter:
     """
     The converter, built on first use.
     """
     made = cattrs.Converter(detailed_validation=True, unstruct_collection_overrides={tuple: list})
-    made.register_structure_hook(str, _as_text)
-    made.register_structure_hook(bool, _as_bool)
-    made.register_structure_hook(int, _as_int)
-    made.register_structure_hook(float, _as_float)
-    made.register_structure_hook(Decimal, _as_decimal)
-    made.register_structure_hook(datetime, _as_time)
-    made.register_structure_hook(bytes, _as_bytes)
+    for scalar, hook in SCALARS.items():
+        made.register_structure_hook(scalar, hook)
     made.register_unstructure_hook(bytes, _from_bytes)
     made.register_unstructure_hook(Decimal, str)
     made.register_unstructure_hook(datetime, datetime.isoformat)
@@ -206,8 +213,10 @@ def readable(kind: type[T], value: object) -> T | None:
     """
     if value is None or value == "":
         return None
+    if type(value) is kind and kind is not float:  # a float may be infinite
+        return value
     try:
-        return converter().structure(value, kind)
+        return cast("T", SCALARS[kind](value, kind))
     except (TypeError, ValueError):
         return None
 

@@ -170,9 +170,10 @@ class Exchange:
 
     async def _send(self, method: str, url: str, payload: bytes) -> Response:
         headers = {"Authorization": self.signer.authorization(self.now()), "Content-Type": "application/json"}
-        started = anyio.current_time()
+        told = log.isEnabledFor(logging.DEBUG)
+        started = anyio.current_time() if told else 0.0
         response = await self.transport.exchange(Request(method, url, headers, payload))
-        if log.isEnabledFor(logging.DEBUG):
+        if told:
             spent = anyio.current_time() - started
             log.debug("%s %s: HTTP %d in %.3f s", method, url.partition("?")[0], response.status, spent)
         return evolve(response, body=self.signer.struck(response.body)) if response.status >= 400 else response

@@ -68,7 +68,7 @@ def read(endpoint: Endpoint[T], response: Response, *, about: str | None = None)
     if data is None and endpoint.method == "GET":
         # Some gateways answer so for a task that they do not know.
         raise NotFoundError("the reply holds no task", status=response.status)
-    if not isinstance(data, Mapping):
+    if not isinstance(data, dict):
         if endpoint.result in {Marked, Preview} and data is None:
             data = {}  # CometAPI documents that data may be absent here
         else:
@@ -130,7 +130,7 @@ def _verdict(whole: JSONObject, status: int) -> tuple[int | str | None, object]:
     """The code, None for success or where there is none, and the message that goes with it."""
     message = whole.get("message") or whole.get("msg") or ""
     error = whole.get("error")
-    if isinstance(error, Mapping) and (status >= 400 or not {"data", "task_id"} & whole.keys()):
+    if isinstance(error, dict) and (status >= 400 or not {"data", "task_id"} & whole.keys()):
         return _code(error.get("code")) or error_type(error), error.get("message") or message
     if isinstance(error, str) and error and "task_id" not in whole:
         return _code(whole.get("code")) or "error", error
@@ -168,7 +168,7 @@ def _inner(code: int | str | None, message: object) -> tuple[int | str | None, o
             nested: object = orjson.loads(message)
         except orjson.JSONDecodeError:
             break
-        if isinstance(nested, Mapping):
+        if isinstance(nested, dict):
             nested = _part(nested, "error") or nested
             code = _code(nested.get("code")) or code
             nested = nested.get("message") or message
@@ -195,7 +195,7 @@ def retry_after(response: Response) -> float | None:
 
 
 def _check_recognised(data: object, whole: JSONObject) -> None:
-    status = data.get("status") if isinstance(data, Mapping) else None
+    status = data.get("status") if isinstance(data, dict) else None
     if status in (None, 0, "0", ""):  # a tuple, for a set would hash what came
         return
     request_id = whole.get("request_id")
@@ -209,7 +209,7 @@ def _check_recognised(data: object, whole: JSONObject) -> None:
 def _part(data: JSONObject, name: str) -> JSONObject:
     """A part that may be missing, null, empty or of another kind."""
     part = data.get(name)
-    return part if isinstance(part, Mapping) else {}
+    return part if isinstance(part, dict) else {}
 
 
 def _present(fields: dict[str, object]) -> dict[str, object]:
@@ -242,7 +242,7 @@ def _seconds(data: JSONObject) -> float | None:
 def _marked(data: JSONObject) -> tuple[dict[str, object], dict[str, str]]:
     result = _part(data, "res")
     listed = result.get("rle_mask_list")
-    masks = [_mask(item) for item in listed if isinstance(item, Mapping)] if isinstance(listed, list) else []
+    masks = [_mask(item) for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
     fields = _present({"frame_index": result.get("frame_index")}) | {"masks": masks}
     return fields, {"frame_index": "data.res.frame_index", "masks": "data.res.rle_mask_list"}
 
@@ -266,11 +266,11 @@ def _preview(data: JSONObject) -> tuple[dict[str, object], dict[str, str]]:
 
 
 def _listed(data: object) -> list[JSONObject]:
-    if isinstance(data, Mapping):
+    if isinstance(data, dict):
         data = data.get("tasks")
     if not isinstance(data, list):
         raise DecodeError("the reply holds no list of tasks", problems=("expected an array @ $.data",))
-    return [item for item in data if isinstance(item, Mapping)]
+    return [item for item in data if isinstance(item, dict)]
 
 
 def _task(data: JSONObject, whole: JSONObject, place: str, otherwise: str | None = None) -> Task:
@@ -279,7 +279,7 @@ def _task(data: JSONObject, whole: JSONObject, place: str, otherwise: str | None
     """
     outer = inner = data
     for _ in range(_NESTED):
-        if "task_status" in inner or not isinstance(inner.get("data"), Mapping):
+        if "task_status" in inner or not isinstance(inner.get("data"), dict):
             break
         inner = _part(inner, "data")
         place += ".data"
@@ -328,7 +328,7 @@ def _reason(inner: JSONObject, outer: JSONObject) -> object:
 
 def _videos(result: JSONObject, inner: JSONObject, outer: JSONObject) -> tuple[Video, ...]:
     listed = result.get("videos")
-    videos = [item for item in listed if isinstance(item, Mapping)] if isinstance(listed, list) else []
+    videos = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
     if videos:
         return tuple(_video(video) for video in videos)
     links = (result.get("video_url"), result.get("url"), inner.get("url"), outer.get("result_url"), outer.get("url"))
