@@ -5,8 +5,9 @@ The command line: what it is called with, what it says, and the edit from its po
 import logging
 import os
 import pty
-import runpy
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -125,13 +126,23 @@ def test_without_the_extra_it_says_how_to_get_it(run, monkeypatch, missing):
     assert "pip install 'kling-async[cli]'" in ended.err
 
 
+def as_module(name):
+    """
+    What `runpy` would do; it cannot here, for pytest loads whatever comes with a plugin of its own.
+    """
+    file = find_spec("kling_async.__main__").origin
+    names = {"__name__": name, "__package__": "kling_async"}
+    exec(compile(Path(file).read_text(), file, "exec"), names)
+    return names
+
+
 def test_python_dash_m_is_the_same_command(monkeypatch, capsys):
     """
     `python -m kling_async` takes the process's arguments and ends with the exit code.
     """
     monkeypatch.setattr(sys, "argv", ["kling_async", "--version"])
     with pytest.raises(SystemExit) as ended:
-        runpy.run_module("kling_async", run_name="__main__")
+        as_module("__main__")
     assert (0, f"{__version__}\n") == (ended.value.code, capsys.readouterr().out)
 
 
@@ -139,7 +150,7 @@ def test_python_dash_m_does_nothing_when_imported():
     """
     The module may be imported by those who only look around.
     """
-    assert main is runpy.run_module("kling_async.__main__")["main"]
+    assert main is as_module("kling_async.__main__")["main"]
 
 
 def test_as_a_process_it_ends_with_its_code(home):

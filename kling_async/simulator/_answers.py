@@ -6,7 +6,8 @@ Codes: https://kling.ai/document-api/api/get-started/error-codes; envelopes: htt
 (`dto/task.go`) and https://apidoc.cometapi.com/api/video/kling/omni-query
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 
 import orjson
 from attrs import frozen
@@ -51,10 +52,12 @@ class RefusalError(Exception):
     The API says no, in its own words. It never leaves the simulator but as a reply.
     """
 
-    def __init__(self, code: int, message: str = "") -> None:
+    def __init__(self, code: int, message: str = "", *, allowed: Iterable[str] = ()) -> None:
         super().__init__(message or REFUSALS[code][1])
         self.code = code
         """Kling's code; it decides the HTTP status."""
+        self.allowed = tuple(allowed)
+        """Where the path exists and the method does not: those that do."""
 
 
 @frozen(kw_only=True)
@@ -118,13 +121,61 @@ def refused(
     return reply(status or usual, {"code": code, "message": message or words, "request_id": request_id}, headers)
 
 
-def no_task(shape: Shape, request_id: str, message: str = "") -> Response:
+def refusal(shape: Shape, request_id: str, error: RefusalError) -> Response:
     """
-    That a task does not exist, in the host's words.
+    A refusal in the words of the host.
     """
-    if shape.envelope == "raw":
-        return refused(1203, message, request_id)
-    return reply(400, {"code": "task_not_exist", "message": "task_not_exist", "data": None})
+    if error.allowed:
+        # Documented is 404; RFC 9110 asks for 405 where the path exists, and for this field.
+        return refused(error.code, str(error), request_id, status=405, headers={"allow": ", ".join(error.allowed)})
+    match shape.refusal:
+        case "hidden":
+            return refused(error.code, str(error), request_id, status=200)
+        case "gateway":
+            return gateway(REFUSALS[error.code][0], "", str(error), request_id)
+        case "nested":
+            return nested(error.code, str(error), request_id)
+        case _:
+            return refused(error.code, str(error), request_id)
+
+
+def nested(code: int, message: str, request_id: str, *, status: int | None = None, depth: int = 1) -> Response:
+    """
+    A refusal as text in a gateway's message, encoded once or oftener.
+
+    Seen at https://github.com/QuantumNous/new-api (`service/error.go`).
+    """
+    usual, words = REFUSALS.get(code, (400, "refused"))
+    text = json.dumps({"code": code, "message": message or words, "request_id": request_id})
+    for _ in range(depth - 1):
+        text = json.dumps(text)
+    return reply(status or usual, {"code": "fail_to_fetch_task", "message": text, "data": None})
+
+
+def gateway(status: int, word: str, message: str, request_id: str) -> Response:
+    """
+    A gateway's own refusal, as at https://apidoc.cometapi.com/errors/error-codes-handling.
+    """
+    said = f"{message} (request id: {request_id})"
+    return reply(status, {"error": {"message": said, "type": "comet_api_error", "param": "", "code": word}})
+
+
+def wrong_path(status: int = 404) -> Response:
+    """
+    What a gateway answers to a path that it does not have.
+    """
+    error = {"message": "Invalid URL", "type": "invalid_request_error", "param": "", "code": ""}
+    return reply(status, {"error": error})
+
+
+def no_task(shape: Shape, request_id: str, message: str = "", *, word: str | None = None) -> Response:
+    """
+    That a task does not exist: in the host's words, or in a gateway's.
+    """
+    if word is None and shape.envelope == "raw":
+        return refusal(shape, request_id, RefusalError(1203, message))
+    known = word or "task_not_exist"
+    return reply(400, {"code": known, "message": known, "data": None})
 
 
 def created(shape: Shape, request_id: str, view: View) -> Response:
@@ -207,5 +258,5 @@ def task(shape: Shape, view: View) -> dict[str, object]:
 def _video(shape: Shape, view: View, url: str) -> dict[str, object]:
     video: dict[str, object] = {"id": view.video_id, "session_id": view.session_id, "url": url}
     if view.watermark:
-        video["watermark_url"] = f"{url}?watermark=1"
+        video["watermark_url"] = f"{url}{'&' if '?' in url else '?'}watermark=1"
     return video | {"duration": shape.seconds(view.seconds)}

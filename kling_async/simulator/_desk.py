@@ -6,13 +6,15 @@ own; the simulator's goes on with whichever is read, from 0, and never back.
 """
 
 from collections.abc import Hashable
-from threading import Lock
+from functools import partial
+from threading import Event, Lock
 
 from attrs import define, field
 
 from kling_async.transport import Request
 
 from ._faults import Broken, Outcome
+from ._halt import haltable
 from ._machine import Machine
 from ._world import Steps, Work
 
@@ -27,6 +29,7 @@ class Visit:
     _lock: Lock
     outcome: Outcome = field(init=False, default=Broken("cut"))
     """What came of it, once there is no more work."""
+    _halt: Event = field(init=False, factory=Event)
 
     def work(self) -> Work | None:
         """
@@ -34,15 +37,16 @@ class Visit:
         """
         with self._lock:
             try:
-                return next(self._steps)
+                return partial(haltable, self._halt, next(self._steps))
             except StopIteration as stop:
                 self.outcome = stop.value
                 return None
 
     def close(self) -> None:
         """
-        Go no further.
+        Go no further, and give up the work that goes on.
         """
+        self._halt.set()
         with self._lock:
             self._steps.close()
 

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from ._footage import Clip, Pixels, open_clip
+from ._halt import heed
 from ._outline import Doubles, Floats, Looks, Plane, band, grabcut, grown, resized, segment
 
 __all__ = ("Clip", "open_clip", "register", "segment", "track")
@@ -85,6 +86,7 @@ def register(pictures: Sequence[Pixels], reference: int, objects: Mapping[int, P
         key, base, step = reference, np.eye(3), np.eye(3)
         corners = _corners(greys[key], objects.get(key))
         for index in way:
+            heed()
             agreed = 0
             if len(corners):
                 guess = cv2.perspectiveTransform(corners, step).astype(np.float32)
@@ -186,6 +188,7 @@ def _followed(part: Plane, pictures: Sequence[Pixels], mark: int) -> Plane:
     for way in (range(mark + 1, len(pictures)), range(mark - 1, -1, -1)):
         before, soft = mark, part.astype(np.float32)
         for index in way:
+            heed()
             shift = _flow(greys[index], greys[before])
             places = across + shift[..., 0], down + shift[..., 1]
             soft = cv2.remap(soft, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)

@@ -5,7 +5,6 @@ Decides which request a fault meets and what is answered instead. Knows neither 
 cut or never comes is an outcome which both drivers act upon.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
@@ -14,7 +13,7 @@ from attrs import Factory, define, field, fields, frozen
 from kling_async.errors import InvalidInputError
 from kling_async.transport import Response
 
-from ._answers import REFUSALS, accepted, no_task, refused, reply
+from ._answers import accepted, gateway, nested, no_task, refused, reply, wrong_path
 from ._shape import Shape
 
 __all__ = ("Fault",)
@@ -24,7 +23,7 @@ Where = Literal[
 ]  # fmt: skip
 Kind = Literal[
     "unsent", "lost", "cut", "hang", "status", "code", "rejected", "missing", "failed",
-    "gateway", "nested", "wrong_path", "empty", "account", "html", "truncated", "redirect",
+    "gateway", "nested", "wrong_path", "empty", "account", "html", "truncated", "redirect", "shape",
 ]  # fmt: skip
 
 _MARKING = frozenset({"init", "add", "delete", "clear", "preview"})
@@ -54,7 +53,7 @@ _RULES: Mapping[str, _Rule] = {
     "status": _rule(_ANY, "status", "body", "handled", "retry_after"),
     "code": _rule(_CALLS, "code", "message", "status", "handled", "retry_after"),
     "rejected": _rule(_MARKING, "code", "handled"),
-    "missing": _rule({"get", "video"}, "handled"),
+    "missing": _rule({"get", "video"}, "word", "handled"),
     "failed": _rule({"task"}, "message"),
     "gateway": _rule(_CALLS, "status", "word", "message", "handled"),
     "nested": _rule(_CALLS, "code", "message", "status", "depth", "handled"),
@@ -64,7 +63,9 @@ _RULES: Mapping[str, _Rule] = {
     "html": _rule(_CALLS, "status", "handled"),
     "truncated": _rule({"media"}),
     "redirect": _rule(_ANY, "status", "location", "handled"),
+    "shape": _rule(_CALLS, "shape"),
 }
+_HANDLED = frozenset({"lost", "truncated", "failed", "shape"})
 
 _STATUS = {"status": 500, "gateway": 500, "wrong_path": 404, "empty": 429, "account": 401, "html": 502, "redirect": 307}
 _HTML = b"<!DOCTYPE html><html><head><title>%d</title></head><body><h1>%d</h1><hr>openresty</body></html>"
@@ -89,7 +90,8 @@ class Fault:
         - `code`: a refusal with this `code` of Kling's, its documented HTTP status and message; `retry_after` in
           seconds. `status=200` gives the refusal that hides behind a 200.
         - `rejected`: code 0, but `data.status` is `code` (1): no object was recognised, nothing is marked.
-        - `missing`: at `get`, the task is not found; at `video`, a finished task names no video yet.
+        - `missing`: at `get`, the task is not found, in the host's words or under a gateway's `word`; at `video`, a
+          finished task names no video yet.
         - `failed`: at `task`, the next accepted task will fail with this `message`, and is not charged.
         - `gateway`: `{"error": {"message", "type", "code": word}}`, HTTP 500 and `invalid_request` by default.
         - `nested`: a refusal as text in a gateway's `message`, `depth` (1) times encoded.
@@ -97,6 +99,7 @@ class Fault:
           key of theirs, and from their proxy (502).
         - `truncated`: a download that ends in the middle.
         - `redirect`: to `location`.
+        - `shape`: nothing goes wrong, but this once the host has the ways of this `shape`.
 
     Example:
         >>> Fault("create", "lost").handled
@@ -116,9 +119,7 @@ class Fault:
     """How often; None for ever."""
     after: int = field(default=0, kw_only=True)
     """How many pass unharmed before it."""
-    handled: bool = field(
-        default=Factory(lambda self: self.kind in {"lost", "truncated", "failed"}, takes_self=True), kw_only=True
-    )
+    handled: bool = field(default=Factory(lambda self: self.kind in _HANDLED, takes_self=True), kw_only=True)
     """Whether the request takes effect all the same, so that only its answer is false."""
     status: int | None = field(default=None, kw_only=True)
     """HTTP status of the answer."""
@@ -136,6 +137,8 @@ class Fault:
     """Seconds, as a header."""
     location: str | None = field(default=None, kw_only=True)
     """Where a redirect leads."""
+    shape: Shape | None = field(default=None, kw_only=True)
+    """The ways of the host, for this request."""
 
     def __attrs_post_init__(self) -> None:
         for name, value, words in (("endpoint", self.endpoint, Where), ("kind", self.kind, Kind)):
@@ -145,7 +148,7 @@ class Fault:
         if self.endpoint not in rule.places:
             raise InvalidInputError("fault.kind", f"{self.kind!r} happens at {sorted(rule.places)} alone")
         for attribute in fields(Fault)[4:]:
-            fixed = attribute.name == "handled" and self.handled == (self.kind in {"lost", "truncated", "failed"})
+            fixed = attribute.name == "handled" and self.handled == (self.kind in _HANDLED)
             if getattr(self, attribute.name) is None or fixed or attribute.name in rule.takes:
                 continue
             raise InvalidInputError(f"fault.{attribute.name}", f"says nothing about {self.kind!r}")
@@ -160,6 +163,8 @@ class Fault:
                 raise InvalidInputError(f"fault.{name}", f"must be a whole number from {least} to {most}")
         if self.kind in {"code", "nested"} and self.code is None:
             raise InvalidInputError("fault.code", f"{self.kind!r} needs a code, such as 5000")
+        if self.kind == "shape" and not isinstance(self.shape, Shape):
+            raise InvalidInputError("fault.shape", f"must be a Shape, not {self.shape!r}")
 
     def answer(self, shape: Shape, request_id: str) -> Response:
         """
@@ -175,36 +180,24 @@ class Fault:
             case "rejected":
                 response = accepted(shape, request_id, {"status": self.code or 1, "final_unit_deduction": "0"})
             case "missing":
-                response = no_task(shape, request_id)
+                response = no_task(shape, request_id, word=self.word)
             case "nested":
-                response = self._nested(request_id)
+                words, depth = self.message or "", self.depth or 1
+                response = nested(self.code or 0, words, request_id, status=self.status, depth=depth)
             case "html":
                 response = Response(status, {"content-type": "text/html"}, _HTML % (status, status))
             case "redirect":
                 response = Response(status, {"location": self.location or "https://redirect.invalid/"})
-            case "gateway" | "wrong_path" | "account":
-                response = reply(status, self._gateway(request_id))
+            case "gateway":
+                word = "invalid_request" if self.word is None else self.word
+                response = gateway(status, word, self.message or "the request failed", request_id)
+            case "wrong_path":
+                response = wrong_path(status)
+            case "account":
+                # Seen at https://github.com/QuantumNous/new-api (`middleware/auth.go`).
+                body = {"success": False, "message": self.message or "invalid token", "code": "AUTH_INVALID"}
+                response = reply(status, body)
         return response
-
-    def _nested(self, request_id: str) -> Response:
-        usual, words = REFUSALS.get(self.code or 0, (400, "refused"))
-        text = json.dumps({"code": self.code, "message": self.message or words, "request_id": request_id})
-        for _ in range((self.depth or 1) - 1):
-            text = json.dumps(text)
-        return reply(self.status or usual, {"code": "fail_to_fetch_task", "message": text, "data": None})
-
-    def _gateway(self, request_id: str) -> dict[str, object]:
-        """
-        Seen at https://apidoc.cometapi.com/errors/error-codes-handling and https://github.com/QuantumNous/new-api.
-        """
-        if self.kind == "account":
-            return {"success": False, "message": self.message or "invalid token", "code": "AUTH_INVALID"}
-        if self.kind == "wrong_path":
-            error = {"message": "Invalid URL", "type": "invalid_request_error", "param": "", "code": ""}
-            return {"error": error}
-        message = f"{self.message or 'the request failed'} (request id: {request_id})"
-        word = "invalid_request" if self.word is None else self.word
-        return {"error": {"message": message, "type": "comet_api_error", "param": "", "code": word}}
 
 
 @define
@@ -218,10 +211,22 @@ class Script:
     _left: dict[int, tuple[int, int | None]] = field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        for index, fault in enumerate(self.faults):
+        given, self.faults = self.faults, ()
+        self.extend(given)
+
+    def extend(self, faults: Iterable[Fault]) -> None:
+        """
+        Let more go wrong, after what is still to come.
+
+        Raises:
+            InvalidInputError: One of them is no Fault; none is taken.
+        """
+        more = tuple(faults)
+        for fault in more:
             if not isinstance(fault, Fault):
                 raise InvalidInputError("faults", f"must be Faults, not {fault!r}")
-            self._left[index] = (fault.after, fault.times)
+        self._left |= {len(self.faults) + index: (fault.after, fault.times) for index, fault in enumerate(more)}
+        self.faults += more
 
     def take(self, endpoint: str) -> Fault | None:
         """

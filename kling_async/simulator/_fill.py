@@ -17,6 +17,8 @@ import numpy as np
 from attrs import define, field, frozen
 from numpy.typing import NDArray
 
+from ._halt import heed
+
 _Pixels = NDArray[np.uint8]
 _Plane = NDArray[np.bool_]
 _Floats = NDArray[np.float32]
@@ -323,6 +325,7 @@ def _settle(search: _Search, rounds: int, reach: float) -> None:
     """
     affordable = len(search.targets) <= _SEARCHED
     for _ in range(rounds if affordable else 1):
+        heed()
         search.measure()
         if affordable:
             search.improve(reach)

@@ -17,6 +17,8 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
+from ._halt import heed
+
 Pixels = NDArray[np.uint8]
 
 WORK_SIDE = 640
@@ -107,7 +109,9 @@ class Clip:
         with _opened(self.source) as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            yield from container.decode(stream)
+            for picture in container.decode(stream):
+                heed()
+                yield picture
 
 
 def _rgb(picture: av.VideoFrame) -> Pixels:

@@ -68,7 +68,7 @@ class Server:
 
     async def _serve(self) -> None:
         application = web.Application(client_max_size=BODY_MOST)
-        application.router.add_route("*", "/{path:.*}", self._answer)
+        application.router.add_route("*", r"/{path:[\s\S]*}", self._answer)  # a quoted id may hold line breaks
         runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=_MOMENT)
         await runner.setup()
         stopping = asyncio.Event()

@@ -105,7 +105,7 @@ class LocalTransport:
         The whole body, what of it is sent, and the status that comes with it.
         """
         for _ in range(_REDIRECTS):
-            if self._desk.machine.shelf.name_of(url) is None:
+            if self._desk.machine.shelf.link(url) is None:
                 raise DownloadError(f"this is not the simulator's: {url.partition('?')[0]}", status=404)
             outcome = await self._visit(Request("GET", url))
             if isinstance(outcome, Broken):

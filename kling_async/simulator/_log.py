@@ -26,7 +26,10 @@ class Seen:
     json: object = field(default=None, repr=False, hash=False)
     """The body's JSON; None where there was none."""
     endpoint: str | None = None
-    """`init`, `add`, `delete`, `clear`, `preview`, `create`, `get`, `list`, `media`; None for no such call."""
+    """
+    `init`, `add`, `delete`, `clear`, `preview`, `create`, `get`, `list`, `media`, `openapi` for the document; None for
+    no such call.
+    """
     with_key: bool = False
     """Whether an Authorization field came along."""
     fault: str | None = None

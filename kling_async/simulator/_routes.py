@@ -2,6 +2,7 @@
 Requests, taken apart: which call it is, for whom, with what.
 
 Decides by method and path alone, from the client's own table of endpoints; the prefix `/kling` may be there or not.
+A path of the table under a method that it does not have is no id either: no task is called `init-selection`.
 Paths: https://klingai.com/document-api/api/video/multi-elements.md
 """
 
@@ -14,8 +15,11 @@ from attrs import field, frozen
 from kling_async._endpoints import ADD, CLEAR, CREATE, DELETE, GET, INIT, LIST, PREVIEW
 from kling_async.transport import Request
 
-_FIXED = {
-    (endpoint.method, endpoint.path): name
+from ._shape import Shape
+from ._shelf import MEDIA
+
+CALLS = {
+    name: (endpoint.method, endpoint.path)
     for name, endpoint in (
         ("init", INIT),
         ("add", ADD),
@@ -23,10 +27,23 @@ _FIXED = {
         ("clear", CLEAR),
         ("preview", PREVIEW),
         ("create", CREATE),
+        ("get", GET),
         ("list", LIST),
     )
 }
+"""Method and path of the eight calls, by the names that the simulator has for them."""
+DOCUMENT = "/openapi.json"
+"""Where the simulator's own OpenAPI document is; no host has that."""
+
 _GET = GET.path.removesuffix("{id}")
+_ITEM = {GET.method: "get"}
+_PATHS = {
+    path: {method: name for name, (method, own) in CALLS.items() if own == path}
+    for _, path in CALLS.values()
+    if path != GET.path
+}
+RESERVED = tuple(path.removeprefix(_GET) for path in _PATHS if path.startswith(_GET))
+"""What stands where a task's id would stand."""
 
 
 @frozen(kw_only=True)
@@ -36,7 +53,7 @@ class Call:
     """
 
     name: str | None
-    """Which call: `init` to `list`, `media`, or None for none that exists."""
+    """Which call: `init` to `list`, `media`, `openapi`, or None for none that exists."""
     method: str
     """In capitals."""
     path: str
@@ -51,39 +68,48 @@ class Call:
     """What stands in the Authorization field; None where there is none."""
     origin: str
     """Scheme and host by which the caller knows the simulator."""
+    allowed: tuple[str, ...]
+    """The methods that its path has; empty where the path is no call's, or ends in what may be an id."""
+    shape: Shape
+    """The ways of the host, for this request."""
 
     @classmethod
-    def of(cls, request: Request, origin: str) -> "Call":
+    def of(cls, request: Request, origin: str, shape: Shape) -> "Call":
         """
         Take a request apart.
         """
         parts = urlsplit(request.url)
-        name, item = _target(request.method, parts.path)
+        calls, item = _target(parts.path)
         fields = {key.lower(): value for key, value in request.headers.items()}
         return cls(
-            name=name,
+            name=calls.get(request.method),
             method=request.method,
             path=parts.path,
-            query=dict(parse_qsl(parts.query)),
+            query=dict(parse_qsl(parts.query, keep_blank_values=True)),
             item=item,
             body=_json(request.body),
             key=fields.get("authorization"),
             origin=origin,
+            allowed=() if item else tuple(calls),
+            shape=shape,
         )
 
 
-def _target(method: str, path: str) -> tuple[str | None, str]:
-    if path.startswith("/media/"):
-        return ("media" if method in {"GET", "HEAD"} else None), path.removeprefix("/media/")
+def _target(path: str) -> tuple[Mapping[str, str], str]:
+    """
+    The calls of a path by method, and what stands at its end.
+    """
+    if path.startswith(MEDIA):
+        return {"GET": "media", "HEAD": "media"}, path.removeprefix(MEDIA)
     path = path.removeprefix("/kling")
+    if path == DOCUMENT:
+        return {"GET": "openapi"}, ""
     # The older pages write create and list with a slash at the end.
-    fixed = _FIXED.get((method, path)) or _FIXED.get((method, path.removesuffix("/") if path == _GET else path))
+    fixed = _PATHS.get(path.removesuffix("/") if path == _GET else path)
     if fixed:
         return fixed, ""
     item = path.removeprefix(_GET)
-    if method == GET.method and item and item != path and "/" not in item:
-        return "get", unquote(item)
-    return None, ""
+    return (_ITEM, unquote(item)) if item != path and "/" not in item else ({}, "")
 
 
 def _json(body: bytes) -> object:

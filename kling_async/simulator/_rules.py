@@ -2,19 +2,17 @@
 What may stand in a request: as strict as the documents, in the words that the real validator was heard to use.
 
 Decides on one request alone, as functions over plain JSON; what depends on a session is decided where sessions are.
-Unknown fields are ignored, and an empty string, like null, counts as absent: official samples send both.
+Unknown fields are ignored, and an empty string, like null, counts as absent: official samples send both. Every bound
+is a constant here, for `_schemas.py` writes the same into the simulator's OpenAPI document.
 Rules: https://klingai.com/document-api/api/video/multi-elements.md
 """
 
 import base64
-import binascii
 import re
-from collections.abc import Mapping
-from urllib.parse import urlsplit
+from collections.abc import Iterable, Mapping
 
 from attrs import field, frozen
 
-from kling_async._urls import check_url
 from kling_async.errors import InvalidInputError
 from kling_async.pictures import Image
 
@@ -23,16 +21,33 @@ from ._scenes import Footage, Spot
 
 POINTS_MOST = 10
 FRAMES_MOST = 10
+FRAME_INDEX_MOST = 2**31 - 1
+"""An int by the documents; the clip's own number of frames is a matter of its session."""
 TEXT_MOST = 2500
+URL_MOST = 2048
 SHORT = (2.0, 5.5)
 LONG = (7.0, 10.5)
 SIDES = (720, 2160)
 RATES = (24, 30, 60)
 PAGES = {"pageNum": (1, 1000, 1), "pageSize": (1, 500, 30)}
+PICTURES = {"addition": (1, 2), "swap": (1, 1), "removal": (0, 0)}
+"""How many pictures each edit takes."""
+MODELS = ("kling-v1-6",)
+MODES = ("std", "pro")
+DURATIONS = ("5", "10")
 
-_PICTURES = {"addition": (1, 2), "swap": (1, 1), "removal": (0, 0)}
-_FOREIGN = frozenset({".avi", ".flv", ".gif", ".m3u8", ".m4v", ".mkv", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv"})
-_BASE64 = "File is not in a valid base64 format"
+_HTTP = r"[Hh][Tt][Tt][Pp][Ss]?:"
+_ENDINGS = ("avi", "flv", "gif", "m3u8", "m4v", "mkv", "mpeg", "mpg", "ogv", "webm", "wmv")
+_FOREIGN = "|".join("".join(f"[{letter}{letter.upper()}]" for letter in ending) for ending in _ENDINGS)
+URL = rf"{_HTTP}//(?:\[[0-9A-Fa-f:.]+\]|[^\x00-\x20\x7f/?#@:\[\]\\]+)(?::[0-9]{{0,5}})?(?:[/?#][^\x00-\x20\x7f]*)?"
+"""A web address without user, spaces and control characters, in a dialect that every JSON schema reads."""
+FOREIGN = rf"{_HTTP}//[^/?#]*/[^?#]*\.(?:{_FOREIGN})(?:[?#]|$)"
+"""How an address begins, in that dialect, whose path leads to no MP4 or MOV."""
+BASE64 = r"(?:[0-9A-Za-z+/]{4})*(?:[0-9A-Za-z+/]{2}==|[0-9A-Za-z+/]{3}=|[0-9A-Za-z+/]{4})"
+"""Padded, without line breaks and without a prefix; for short texts, as it takes 30 bytes for each that it reads."""
+_BASE64_LIKE = r"[0-9A-Za-z+/]+={0,2}"
+
+_NOT_BASE64 = "File is not in a valid base64 format"
 
 JSONObject = Mapping[str, object]
 
@@ -92,10 +107,9 @@ def _chosen(body: JSONObject, name: str, allowed: tuple[str, ...]) -> str:
 
 
 def _url(name: str, value: str) -> str:
-    try:
-        return check_url(name, value, local=True)
-    except InvalidInputError as error:
-        raise bad(name, value) from error
+    if len(value) > URL_MOST or not re.fullmatch(URL, value):
+        raise bad(name, value)
+    return value
 
 
 def session(body: JSONObject) -> str:
@@ -118,10 +132,8 @@ def opening(body: JSONObject) -> tuple[str | None, str | None]:
     video_id, video_url = _text(body, "video_id"), _text(body, "video_url")
     if (video_id is None) == (video_url is None):
         raise RefusalError(1201, "video_id and video_url can not both be empty nor both have a value")
-    if video_url is not None:
-        path = urlsplit(_url("video_url", video_url)).path.lower()
-        if any(path.endswith(ending) for ending in _FOREIGN):
-            raise RefusalError(1201, "video_url: only MP4 and MOV are supported")
+    if video_url is not None and re.match(FOREIGN, _url("video_url", video_url)):
+        raise RefusalError(1201, "video_url: only MP4 and MOV are supported")
     return video_id, video_url
 
 
@@ -166,11 +178,7 @@ def marking(body: JSONObject) -> Marking:
     Raises:
         RefusalError: Something in it is missing or wrong.
     """
-    session_id, frame, points = session(body), body.get("frame_index"), body.get("points")
-    if frame is None:
-        raise absent("frame_index")
-    if type(frame) is not int or frame < 0:
-        raise bad("frame_index", frame)
+    session_id, frame, points = session(body), _frame_index(body.get("frame_index")), body.get("points")
     if points is None or points == []:
         raise absent("points")
     if not isinstance(points, list):
@@ -178,6 +186,17 @@ def marking(body: JSONObject) -> Marking:
     if len(points) > POINTS_MOST:
         raise RefusalError(1201, f"points: {len(points)} on frame {frame}, at most {POINTS_MOST}")
     return Marking(session_id=session_id, frame_index=frame, spots=tuple(map(_spot, points)))
+
+
+def _frame_index(value: object) -> int:
+    if value is None:
+        raise absent("frame_index")
+    # JSON has one kind of number, so 1.0 is whole: https://json-schema.org/draft/2020-12/json-schema-core (4.2.3)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise bad("frame_index", value)
+    if not 0 <= value <= FRAME_INDEX_MOST or value != int(value):
+        raise bad("frame_index", value)
+    return int(value)
 
 
 def _spot(point: object) -> Spot:
@@ -233,10 +252,10 @@ def creation(body: JSONObject) -> Creation:
     """
     session_id = session(body)
     model = _text(body, "model_name")
-    if model not in {None, "kling-v1-6"}:
+    if model is not None and model not in MODELS:
         raise RefusalError(1203, f"model_name value '{model!s:.60}' does not exist")
     edit_mode = _needed(body, "edit_mode")
-    if edit_mode not in _PICTURES:
+    if edit_mode not in PICTURES:
         raise bad("edit_mode", edit_mode)
     _needed(body, "prompt", limit=TEXT_MOST)
     _text(body, "negative_prompt", limit=TEXT_MOST)
@@ -247,8 +266,8 @@ def creation(body: JSONObject) -> Creation:
         session_id=session_id,
         edit_mode=edit_mode,
         images=_images(body, edit_mode),
-        mode=_chosen(body, "mode", ("std", "pro")),
-        seconds=int(_chosen(body, "duration", ("5", "10"))),
+        mode=_chosen(body, "mode", MODES),
+        seconds=int(_chosen(body, "duration", DURATIONS)),
         watermark=_watermark(body),
         external_task_id=_text(body, "external_task_id"),
     )
@@ -260,7 +279,7 @@ def _images(body: JSONObject, edit_mode: str) -> tuple[str, ...]:
         listed = []
     if not isinstance(listed, list):
         raise bad("image_list", listed)
-    least, most = _PICTURES[edit_mode]
+    least, most = PICTURES[edit_mode]
     if len(listed) < least:
         raise absent("image")
     if len(listed) > most:
@@ -272,16 +291,33 @@ def _image(item: object) -> str:
     if not isinstance(item, dict):
         raise bad("image_list", item)
     value = _needed(item, "image")
-    if value.startswith(("http:", "https:")):
+    if is_url(value):
         return _url("image", value)
-    try:
-        base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise RefusalError(1201, _BASE64) from error
-    try:
-        return Image(value).wire
-    except InvalidInputError as error:
-        raise RefusalError(1201, f"image {error.reason}") from error
+    if len(value) % 4 or not re.fullmatch(_BASE64_LIKE, value):
+        raise RefusalError(1201, _NOT_BASE64)
+    return value
+
+
+def is_url(image: str) -> bool:
+    """
+    Whether a picture is an address rather than the picture itself; base64 has no colon.
+    """
+    return re.match(_HTTP, image) is not None
+
+
+def check_pictures(images: Iterable[str]) -> None:
+    """
+    Whether pictures that came as base64 have the documented kind and size. Those at addresses are not fetched here.
+
+    Raises:
+        RefusalError: One has not.
+    """
+    for image in images:
+        if not is_url(image):
+            try:
+                Image.from_bytes(base64.b64decode(image))
+            except InvalidInputError as error:
+                raise RefusalError(1201, f"image {error.reason}") from error
 
 
 def _watermark(body: JSONObject) -> bool | None:
@@ -289,7 +325,7 @@ def _watermark(body: JSONObject) -> bool | None:
     if info is None:
         return None
     enabled = info.get("enabled") if isinstance(info, dict) else info
-    if enabled is not None and not isinstance(enabled, bool):
+    if not isinstance(info, dict) or not isinstance(enabled, bool | None):
         raise bad("watermark_info.enabled", enabled)
     return enabled
 
@@ -303,8 +339,8 @@ def page(query: Mapping[str, str]) -> tuple[int, int]:
     """
     numbers = []
     for name, (least, most, usual) in PAGES.items():
-        text = query.get(name, "")
-        if text and (not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most):
+        text = query.get(name, str(usual))
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
             raise bad(name, text)
-        numbers.append(int(text) if text else usual)
+        numbers.append(int(text))
     return numbers[0], numbers[1]

@@ -15,12 +15,9 @@ from . import _rules
 from ._answers import RefusalError
 from ._routes import Call
 from ._scenes import Content, Drawn, Footage, Source, Spot
+from ._shape import Shape
+from ._shelf import KEPT, File
 from ._world import Steps, World
-
-LIFE = 24 * 3600.0
-"""Seconds that a session lives."""
-KEPT = 30 * 24 * 3600.0
-"""Seconds for which a result can be edited again."""
 
 Data = dict[str, object]
 
@@ -57,10 +54,12 @@ class Selections:
 
     world: World
     """Ids, files, sight."""
+    life: float
+    """Seconds that a session lives, and the links of its previews with it."""
     sessions: dict[str, Session] = field(init=False, factory=dict)
     """Those that were opened and not dropped, by id."""
 
-    def get(self, session_id: str, now: float) -> Session:
+    def get(self, session_id: str, call: Call, now: float) -> Session:
         """
         A session that lives.
 
@@ -68,8 +67,9 @@ class Selections:
             RefusalError: There is none such, or its 24 hours are over.
         """
         session = self.sessions.get(session_id)
-        if session is None or now - session.opened_at >= LIFE:
-            raise RefusalError(1203, f"session_id '{session_id:.60}' does not exist or has expired")
+        if session is None or now - session.opened_at >= self.life:
+            code = call.shape.lost_session
+            raise RefusalError(code, f"session_id '{session_id:.60}' does not exist or has expired")
         return session
 
     def open(self, call: Call, now: float) -> Steps[Data]:
@@ -80,7 +80,7 @@ class Selections:
             RefusalError: The source is not one clip that may be edited.
         """
         video_id, video_url = _rules.opening(_rules.as_object(call.body))
-        source = self._by_id(video_id, now) if video_id is not None else self._by_url(video_url or "")
+        source = self._by_id(video_id, now) if video_id is not None else self._by_url(video_url or "", now)
         source, footage = yield from self.world.aside(partial(self.world.sight.look, source))
         _rules.check_footage(footage, by_id=video_id is not None)
         session = Session(self.world.new_id(), now, source, footage)
@@ -91,7 +91,7 @@ class Selections:
             width=footage.width,
             height=footage.height,
             total_frame=footage.total_frames,
-            normalized_video=self._put(call, f"{session.session_id}.mp4", source.content or b""),
+            normalized_video=self._put(call, f"{session.session_id}.mp4", source.content or b"", now),
         )
 
     def _by_id(self, video_id: str, now: float) -> Source:
@@ -103,17 +103,18 @@ class Selections:
             raise RefusalError(1203, f"video_id '{video_id:.60}' does not exist or is older than 30 days")
         return source or Source(key=f"video {video_id}")
 
-    def _by_url(self, video_url: str) -> Source:
-        name = self.world.shelf.name_of(video_url)
-        if name is None:
+    def _by_url(self, video_url: str, now: float) -> Source:
+        link = self.world.shelf.link(video_url)
+        if link is None:
             return Source(key=video_url, url=video_url)
-        found = self.world.shelf.find(name)
-        if found is None:
+        file = self.world.shelf.reach(link, now)
+        if file is None:
             raise RefusalError(1201, f"video_url '{video_url:.200}' can not be downloaded")
-        return Source(key=f"file {name}", content=found[0], footage=found[1])
+        return Source(key=f"file {link.name}", content=file.content, footage=file.footage)
 
-    def _put(self, call: Call, name: str, content: Content) -> str:
-        return self.world.shelf.url(call.origin, self.world.shelf.put(name, content))
+    def _put(self, call: Call, name: str, content: Content, now: float) -> str:
+        self.world.shelf.put(name, File(content, until=now + self.life))
+        return self.world.shelf.url(call.origin, name, now)
 
     def add(self, call: Call, now: float) -> Steps[Data]:
         """
@@ -123,7 +124,7 @@ class Selections:
             RefusalError: The session, its frame or its limits do not allow the points.
         """
         marking = _rules.marking(_rules.as_object(call.body))
-        session = self.get(marking.session_id, now)
+        session = self.get(marking.session_id, call, now)
         frame, before = marking.frame_index, session.marks.get(marking.frame_index, ())
         _check_frame(session, frame)
         for index, spot in enumerate(marking.spots):
@@ -134,7 +135,7 @@ class Selections:
         if frame not in session.marks and len(session.marks) >= _rules.FRAMES_MOST:
             raise RefusalError(1201, f"frame_index: more than {_rules.FRAMES_MOST} frames are selected")
         session.marks[frame] = before + marking.spots
-        return (yield from self._marked(session, frame))
+        return (yield from self._marked(call, session, frame))
 
     def delete(self, call: Call, now: float) -> Steps[Data]:
         """
@@ -144,7 +145,7 @@ class Selections:
             RefusalError: The session does not have all of the points.
         """
         marking = _rules.marking(_rules.as_object(call.body))
-        session = self.get(marking.session_id, now)
+        session = self.get(marking.session_id, call, now)
         frame = marking.frame_index
         _check_frame(session, frame)
         left = list(session.marks.get(frame, ()))
@@ -155,20 +156,15 @@ class Selections:
         session.marks[frame] = tuple(left)
         if not left:
             del session.marks[frame]
-        return (yield from self._marked(session, frame))
+        return (yield from self._marked(call, session, frame))
 
-    def _marked(self, session: Session, frame: int) -> Steps[Data]:
+    def _marked(self, call: Call, session: Session, frame: int) -> Steps[Data]:
         spots, footage = session.marks.get(frame, ()), session.footage
         masks: list[Data] = []
         if spots:
             draw = partial(self.world.sight.draw, session.source, footage, frame, spots)
-            masks.append(self._mask((yield from self.world.aside(draw)), footage))
+            masks.append(_mask((yield from self.world.aside(draw)), footage, call.shape))
         return session.data(res={"frame_index": frame, "rle_mask_list": masks})
-
-    def _mask(self, drawn: Drawn, footage: Footage) -> Data:
-        size = self.world.shape.sides(footage.height, footage.width)
-        png = {"size": size, "base64": b64encode(drawn.png).decode()}
-        return {"object_id": 0, "rle_mask": {"size": size, "counts": drawn.counts}, "png_mask": png}
 
     def clear(self, call: Call, now: float) -> Data:
         """
@@ -177,7 +173,7 @@ class Selections:
         Raises:
             RefusalError: There is no such session.
         """
-        session = self.get(_rules.session(_rules.as_object(call.body)), now)
+        session = self.get(_rules.session(_rules.as_object(call.body)), call, now)
         session.marks.clear()
         return session.data()
 
@@ -188,7 +184,7 @@ class Selections:
         Raises:
             RefusalError: There is no such session, or nothing is marked in it.
         """
-        session = self.get(_rules.session(_rules.as_object(call.body)), now)
+        session = self.get(_rules.session(_rules.as_object(call.body)), call, now)
         if not session.marks:
             raise RefusalError(1201, "nothing is selected in this session")
         watch = partial(self.world.sight.preview, session.source, session.footage, dict(session.marks))
@@ -196,11 +192,17 @@ class Selections:
         name = self.world.new_id()
         return session.data(
             res={
-                "video": self._put(call, f"{name}.mp4", rendered.video),
-                "video_cover": self._put(call, f"{name}.png", rendered.cover),
-                "tracking_output": self._put(call, f"{name}.json", rendered.tracking),
+                "video": self._put(call, f"{name}.mp4", rendered.video, now),
+                "video_cover": self._put(call, f"{name}.png", rendered.cover, now),
+                "tracking_output": self._put(call, f"{name}.json", rendered.tracking, now),
             }
         )
+
+
+def _mask(drawn: Drawn, footage: Footage, shape: Shape) -> Data:
+    size = shape.sides(footage.height, footage.width)
+    png = {"size": size, "base64": b64encode(drawn.png).decode()}
+    return {"object_id": 0, "rle_mask": {"size": size, "counts": drawn.counts}, "png_mask": png}
 
 
 def _check_frame(session: Session, frame: int) -> None:

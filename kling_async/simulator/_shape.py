@@ -1,11 +1,12 @@
 """
-How a simulator's replies are spelled: what real hosts were seen to do differently, as one frozen value.
+What real hosts were seen to do differently, as one frozen value: how replies are spelled, and what becomes of ids.
 
-Decides spellings alone. What is answered is decided elsewhere; single replies that go wrong are `_faults.py`'s.
+Decides the ways of a host that works. Single replies that go wrong are `_faults.py`'s.
 Seen at https://klingai.com/document-api/api/video/multi-elements.md,
 https://apidoc.cometapi.com/api/video/kling/individual-queries and https://github.com/QuantumNous/new-api
 """
 
+from math import isfinite
 from typing import Literal
 
 from attrs import field, frozen
@@ -25,13 +26,17 @@ _ALLOWED: dict[str, tuple[object, ...]] = {
     "duration": ("5.04", "5", 5),
     "timestamps": ("ms", "s", "text"),
     "external_ids": ("unique", "repeatable", "dropped"),
+    "refusal": ("kling", "hidden", "gateway", "nested"),
+    "lost_session": (1203, 1201),
 }
 
 
 @frozen(kw_only=True)
 class Shape:
     """
-    How every reply of a simulator is spelled; the defaults are Kling's own.
+    The ways of the host that a simulator plays; the defaults are Kling's own.
+
+    For a whole simulator give it as `shape`, for single requests as a `Fault(..., "shape", shape=...)`.
 
     Example:
         >>> Shape(envelope="wrapped1", timestamps="s").envelope
@@ -66,16 +71,33 @@ class Shape:
     What the host does with `external_task_id`: refuses it the second time; makes another task all the same, and
     finds the newest; or drops it, so that it is neither found nor told. `Simulator.charges` knows it in any case.
     """
+    finds_external_ids: bool = True
+    """Whether a query finds a task by its external id, whatever else becomes of that; CometAPI documents none."""
+    lag_seconds: float = 0.0
+    """For how long an accepted task is neither found by its external id nor listed."""
+    lists: bool = True
+    """Whether there is a list of tasks; without one it is a wrong path, as for CometAPI nobody knows better."""
+    lost_session: Literal[1203, 1201] = 1203
+    """The code for a session that is over or never was; which one it is, is documented nowhere."""
+    refusal: Literal["kling", "hidden", "gateway", "nested"] = "kling"
+    """
+    How the simulator's own refusals are told: by Kling's code and HTTP status; by the code in an HTTP 200
+    (`hidden`); in a gateway's words without the code (`gateway`); or as text in a gateway's message (`nested`).
+    """
 
     def __attrs_post_init__(self) -> None:
         for name, allowed in _ALLOWED.items():
             value: object = getattr(self, name)
             if not any(value == one and type(value) is type(one) for one in allowed):
                 raise InvalidInputError(f"shape.{name}", f"must be one of {allowed}, not {value!r}")
-        for name, kind in (("message", str), ("bare", bool)):
+        kinds = {"message": str, "bare": bool, "finds_external_ids": bool, "lists": bool}
+        for name, kind in kinds.items():
             value = getattr(self, name)
             if not isinstance(value, kind):
                 raise InvalidInputError(f"shape.{name}", f"must be {kind.__name__}, not {value!r}")
+        lag: object = self.lag_seconds
+        if not isinstance(lag, int | float) or isinstance(lag, bool) or not isfinite(lag) or lag < 0:
+            raise InvalidInputError("shape.lag_seconds", f"must be 0 or more seconds, not {lag!r}")
 
     def moment(self, now: float) -> int | str:
         """

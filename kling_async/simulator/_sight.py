@@ -9,7 +9,7 @@ thread, and several at once.
 import base64
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from hashlib import sha256
 from http.client import HTTPException
 from pathlib import Path
@@ -30,12 +30,15 @@ from . import _eyes, _hands, _outline
 from ._answers import RefusalError
 from ._blind import tracking
 from ._geometry import png
+from ._halt import HaltedError, heed
 from ._scenes import Drawn, Film, Footage, Order, Rendered, Source, Spot, Spots
 
 FETCH_MOST = 256 * 1024 * 1024
 """Bytes of a clip or a picture that is fetched."""
 PATIENCE = 30.0
 """Seconds without a byte until a fetch is given up."""
+_GLANCE = 0.1
+"""Seconds between two looks at whether what is waited for is still wanted."""
 
 Plane = NDArray[np.bool_]
 T = TypeVar("T")
@@ -44,7 +47,7 @@ T = TypeVar("T")
 @define(eq=False)
 class Kept(Generic[T]):
     """
-    The last few results of something dear; who asks while one is made waits for it.
+    The last few results of something dear; who asks while one is made waits for it, and makes it if that is given up.
     """
 
     most: int
@@ -62,14 +65,24 @@ class Kept(Generic[T]):
             self._made.move_to_end(key)
             while len(self._made) > self.most:
                 self._made.popitem(last=False)
-        if known is None:
-            try:
-                future.set_result(make())
-            except BaseException as error:
-                future.set_exception(error)
-                with self._lock:
-                    self._made.pop(key, None)
-                raise
+        if known is not None:
+            return self._awaited(known, key, make)
+        try:
+            future.set_result(make())
+        except BaseException as error:
+            future.set_exception(error)
+            with self._lock:
+                self._made.pop(key, None)
+            raise
+        return future.result()
+
+    def _awaited(self, future: "Future[T]", key: Hashable, make: Callable[[], T]) -> T:
+        while not future.done():
+            heed()
+            wait([future], timeout=_GLANCE)
+        if isinstance(future.exception(), HaltedError):
+            heed()
+            return self.get(key, make)
         return future.result()
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from math import isfinite
 from pathlib import Path
+from threading import Event
 from types import MappingProxyType, TracebackType
 from typing import Self
 
@@ -21,16 +22,19 @@ from kling_async.transport import Transport
 from ._blind import Blind
 from ._desk import Desk
 from ._faults import Fault, Script
+from ._halt import haltable
 from ._local import LocalTransport
 from ._log import Seen
 from ._machine import Machine
+from ._openapi import document
 from ._scenes import Film, Footage, Sight
 from ._shape import Shape
-from ._shelf import ORIGIN, fit
+from ._shelf import ORIGIN, Shelf, fit
 from ._tasks import at_once
 
 __all__ = ("Simulator",)
 
+_DAY = 24 * 3600.0
 _RENDERERS = 2
 """Threads that render; one clip already keeps a core busy."""
 
@@ -51,12 +55,15 @@ class Simulator:
     Args:
         quota: How many tasks may run at once.
         task_seconds: How long a task runs; 0 ends it at its next look.
+        session_seconds: How long a selection session lives, and the files of its previews.
+        link_seconds: How long a link to a file lives from the moment it is given; looking at a task again gives a
+            new one. None lets links live as long as their file: a result's 30 days, for ever what was published.
         seed: Of all ids: the same requests in the same order get the same answers.
         api_key: The only key that is let in; None lets any in that is not empty.
         eyes: See, segment, follow and edit real clips: masks are objects, results are edited clips. It takes the
             time that it takes, so it wants a true clock, and the extra `demo`.
         faults: What goes wrong.
-        shape: How replies are spelled.
+        shape: The ways of the host: how replies are spelled, what becomes of external ids.
         footage: What a clip is taken for of which nothing is known; without eyes, that is any clip.
 
     Example:
@@ -73,6 +80,8 @@ class Simulator:
         *,
         quota: int = 5,
         task_seconds: float = 1.0,
+        session_seconds: float = _DAY,
+        link_seconds: float | None = None,
         seed: int = 0,
         api_key: str | None = None,
         eyes: bool = False,
@@ -83,23 +92,30 @@ class Simulator:
         """
         Check and keep; no thread is started before it is needed.
         """
-        _check(quota, task_seconds, seed, api_key)
+        _check_seconds("task_seconds", task_seconds)
+        _check_seconds("session_seconds", session_seconds)
+        if link_seconds is not None:
+            _check_seconds("link_seconds", link_seconds)
+        _check(seed, api_key)
         for name, value, kind in (("shape", shape, Shape), ("footage", footage, Footage)):
             if value is not None and not isinstance(value, kind):
                 raise InvalidInputError(name, f"must be a {kind.__name__}, not {value!r}")
         sight: Sight = _eyes() if eyes else Blind(footage or Footage())
         machine = Machine(
-            quota=quota,
+            quota=_checked_quota(quota),
             task_seconds=task_seconds,
+            session_seconds=session_seconds,
             seed=seed,
             api_key=api_key,
             shape=shape or Shape(),
             script=Script(tuple(faults)),
             sight=sight,
             render=self._render if sight.heavy else at_once,
+            shelf=Shelf(link_seconds=link_seconds),
         )
         self._desk = Desk(machine)
         self._executor: ThreadPoolExecutor | None = None
+        self._halt = Event()
         self._origins: list[str] = []
 
     def __repr__(self) -> str:
@@ -115,18 +131,20 @@ class Simulator:
 
     def close(self) -> None:
         """
-        Give up what is still to be rendered and end the threads that render; needed with eyes only.
+        Give up what is rendered or still to be, and end the threads that render; needed with eyes only.
 
-        A clip that is being rendered is waited for, for a thread cannot be stopped.
+        It waits for no more than a frame, and the simulator can be used on.
         """
         executor, self._executor = self._executor, None
         if executor is not None:
+            self._halt.set()
             executor.shutdown(cancel_futures=True)
 
     def _render(self, work: Callable[[], Film]) -> "Future[Film]":
         if self._executor is None:
             self._executor = ThreadPoolExecutor(_RENDERERS, thread_name_prefix="kling-simulator-render")
-        return self._executor.submit(work)
+            self._halt = Event()
+        return self._executor.submit(haltable, self._halt, work)
 
     def transport(self) -> Transport:
         """
@@ -191,9 +209,29 @@ class Simulator:
         The URL of a published file: on the server that runs, else under `https://simulator.invalid`.
 
         The simulator itself knows its files by either, whenever the URL was made; but only the URL of a running
-        server can be fetched by others, so a browser wants what this returns inside of `serve`.
+        server can be fetched by others, so a browser wants what this returns inside of `serve`. Where links end,
+        it lives from the last request on that was seen.
         """
-        return self._desk.machine.shelf.url(self._origins[-1] if self._origins else ORIGIN, name)
+        machine = self._desk.machine
+        return machine.shelf.url(self._origins[-1] if self._origins else ORIGIN, name, machine.now)
+
+    def script(self, *faults: Fault) -> None:
+        """
+        Let more go wrong from here on, after what is still to come.
+
+        Raises:
+            InvalidInputError: One of them is no Fault.
+        """
+        with self._desk.lock:
+            self._desk.machine.script.extend(faults)
+
+    def openapi(self) -> dict[str, object]:
+        """
+        The simulator's own OpenAPI 3.1 document, which every server serves as `/openapi.json`.
+
+        It holds for a simulator as it comes: a `shape` and some faults are there to differ from what is documented.
+        """
+        return document()
 
     def expire(self, session_id: str) -> None:
         """
@@ -201,6 +239,24 @@ class Simulator:
         """
         with self._desk.lock:
             self._desk.machine.selections.sessions.pop(session_id, None)
+
+    @property
+    def quota(self) -> int:
+        """
+        How many tasks may run at once; it may be set at any time.
+        """
+        return self._desk.machine.tasks.quota
+
+    @quota.setter
+    def quota(self, quota: int) -> None:
+        """
+        Change it; what runs already runs on.
+
+        Raises:
+            InvalidInputError: It is no whole number from 1.
+        """
+        with self._desk.lock:
+            self._desk.machine.tasks.quota = _checked_quota(quota)
 
     @property
     def log(self) -> tuple[Seen, ...]:
@@ -237,13 +293,20 @@ class Simulator:
         return self._desk.machine.tasks.most
 
 
-def _check(quota: object, task_seconds: object, seed: object, api_key: object) -> None:
+def _checked_quota(quota: object) -> int:
     if not isinstance(quota, int) or isinstance(quota, bool) or quota < 1:
         raise InvalidInputError("quota", f"must be a whole number from 1, not {quota!r}")
-    if not isinstance(task_seconds, int | float) or isinstance(task_seconds, bool):
-        raise InvalidInputError("task_seconds", f"must be a number of seconds, not {task_seconds!r}")
-    if not isfinite(task_seconds) or task_seconds < 0:
-        raise InvalidInputError("task_seconds", f"must be 0 or more, not {task_seconds!r}")
+    return quota
+
+
+def _check_seconds(name: str, seconds: object) -> None:
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        raise InvalidInputError(name, f"must be a number of seconds, not {seconds!r}")
+    if not isfinite(seconds) or seconds < 0:
+        raise InvalidInputError(name, f"must be 0 or more, not {seconds!r}")
+
+
+def _check(seed: object, api_key: object) -> None:
     if not isinstance(seed, int):
         raise InvalidInputError("seed", f"must be an int, not {seed!r}")
     if api_key is not None and (not isinstance(api_key, str) or not api_key.strip()):

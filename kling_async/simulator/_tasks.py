@@ -2,12 +2,12 @@
 Tasks: what create makes, how it moves from submitted to its end, and what it costs.
 
 Decides a task's state from the time that has passed; where the sight is heavy, its clip must be rendered as well.
-A slot is held from create to the end. Whether a task is known by its external id, and twice, is the shape's.
+A slot is held from create to the end. Whether a task is known by its external id, when, and twice, is the shape's.
 Source: https://klingai.com/document-api/api/video/multi-elements.md
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from itertools import islice
 
@@ -20,7 +20,8 @@ from ._faults import Fault
 from ._rules import LONG, SHORT, Creation
 from ._scenes import Film, Order
 from ._selections import Session
-from ._shelf import contents
+from ._shape import Shape
+from ._shelf import KEPT, File, contents
 from ._world import World
 
 UNREADABLE = "The simulator could not render this task"
@@ -139,7 +140,7 @@ class Tasks:
     charges: dict[str, int] = field(init=False, factory=dict)
     """How often each id was charged; a failed task is charged back."""
     _all: dict[str, Run] = field(init=False, factory=dict)
-    _external: dict[str, Run] = field(init=False, factory=dict)
+    _external: dict[str, list[Run]] = field(init=False, factory=dict)
     _running: deque[Run] = field(init=False, factory=deque)
 
     def running(self, now: float) -> int:
@@ -151,21 +152,24 @@ class Tasks:
         while self._running and self._running[0].due <= now:
             run = self._running.popleft()
             if run.settle(now):
-                self._end(run, now)
+                self._end(run)
             else:
                 late.append(run)
         self._running.extendleft(reversed(late))
         return len(self._running)
 
-    def _end(self, run: Run, now: float) -> None:
+    def _end(self, run: Run) -> None:
         if run.film is None or run.reason is not None:
             self.charges[run.charged_to] -= 1
             return
-        film = run.film.result(timeout=0)
-        self.world.shelf.put(f"{run.video_id}.mp4", film.source.content or b"", film.source.footage)
-        self.world.videos[run.video_id] = (film.source, now)
+        film, made_at = run.film.result(timeout=0), run.moved_at(run.due)
+        file = File(film.source.content or b"", film.source.footage, made_at + KEPT)
+        self.world.shelf.put(f"{run.video_id}.mp4", file)
+        self.world.videos[run.video_id] = (film.source, made_at)
 
-    def create(self, creation: Creation, session: Session, now: float, fault: Callable[[], Fault | None]) -> Run:
+    def create(
+        self, creation: Creation, session: Session, now: float, *, shape: Shape, fault: Callable[[], Fault | None]
+    ) -> Run:
         """
         Accept a task.
 
@@ -173,6 +177,7 @@ class Tasks:
             creation: What is asked for.
             session: From where.
             now: The time.
+            shape: The ways of the host.
             fault: Asked once the task is accepted: what it will die of, if anything.
 
         Raises:
@@ -180,7 +185,7 @@ class Tasks:
         """
         _check_fit(creation, session)
         external = creation.external_task_id
-        if external in self._external and self.world.shape.external_ids == "unique":
+        if external in self._external and shape.external_ids == "unique":
             raise RefusalError(1201, f"external_task_id '{external}' already exists")
         if self.running(now) >= self.quota:
             raise RefusalError(1303)
@@ -191,50 +196,51 @@ class Tasks:
             creation=creation,
             created_at=now,
             seconds=self.seconds,
-            film=None if met else self.render(self._work(creation, session)),
+            film=None if met else self.render(self._work(creation, session, now)),
             reason=(met.message or "Failure to pass the risk control system") if met else None,
         )
         self._all[run.task_id] = run
         if external is not None:
-            self._external[external] = run
+            self._external.setdefault(external, []).append(run)
         self._running.append(run)
         self.most = max(self.most, len(self._running))
         self.charges[run.charged_to] = self.charges.get(run.charged_to, 0) + 1
         return run
 
-    def _work(self, creation: Creation, session: Session) -> Callable[[], Film]:
+    def _work(self, creation: Creation, session: Session, now: float) -> Callable[[], Film]:
         source, footage, sight = session.source, session.footage, self.world.sight
         order = Order(
             edit_mode=creation.edit_mode,
-            images=tuple(map(self._picture, creation.images)),
+            images=tuple(self._picture(image, now) for image in creation.images),
             marks=dict(session.marks),
             seconds=creation.seconds,
         )
         return lambda: sight.make(source, footage, order)
 
-    def _picture(self, image: str) -> str | bytes:
-        name = self.world.shelf.name_of(image) if image.startswith(("http:", "https:")) else None
-        if name is None:
+    def _picture(self, image: str, now: float) -> str | bytes:
+        link = self.world.shelf.link(image)
+        if link is None:
             return image
-        found = self.world.shelf.find(name)
-        if found is None:
+        file = self.world.shelf.reach(link, now)
+        if file is None:
             raise RefusalError(1201, f"image '{image:.200}' can not be downloaded")
-        return contents(found[0])
+        return contents(file.content)
 
-    def get(self, name: str, now: float) -> Run | None:
+    def get(self, name: str, now: float, shape: Shape) -> Run | None:
         """
-        A task by its id or its external id.
+        A task by its id or, as the host has it, by its external id.
         """
         self.running(now)
-        external = None if self.world.shape.external_ids == "dropped" else self._external.get(name)
-        return self._all.get(name, external)
+        if name in self._all or shape.external_ids == "dropped" or not shape.finds_external_ids:
+            return self._all.get(name)
+        return next(_known(reversed(self._external.get(name, [])), now, shape), None)
 
-    def page(self, number: int, size: int, now: float) -> list[Run]:
+    def page(self, number: int, size: int, now: float, shape: Shape) -> list[Run]:
         """
         A page of the list, newest first.
         """
         self.running(now)
-        return list(islice(reversed(self._all.values()), (number - 1) * size, number * size))
+        return list(islice(_known(reversed(self._all.values()), now, shape), (number - 1) * size, number * size))
 
     def view(self, run: Run, origin: str, now: float) -> View:
         """
@@ -252,9 +258,16 @@ class Tasks:
             units=None if run.ended_at is None else run.creation.units if succeeded else "0",
             watermark=run.creation.watermark,
             video_id=run.video_id,
-            url=self.world.shelf.url(origin, f"{run.video_id}.mp4") if succeeded else None,
+            url=self.world.shelf.url(origin, f"{run.video_id}.mp4", now) if succeeded else None,
             seconds=run.film.result(timeout=0).seconds if succeeded and run.film else 0.0,
         )
+
+
+def _known(runs: Iterable[Run], now: float, shape: Shape) -> Iterator[Run]:
+    """
+    Those that the host's index has caught up with.
+    """
+    return (run for run in runs if now - run.created_at >= shape.lag_seconds)
 
 
 def _check_fit(creation: Creation, session: Session) -> None:

@@ -15,7 +15,6 @@ from attrs import define, field
 
 from ._answers import RefusalError
 from ._scenes import Sight, Source
-from ._shape import Shape
 from ._shelf import Shelf
 
 T = TypeVar("T")
@@ -36,8 +35,6 @@ class World:
     """Where ids come from."""
     sight: Sight
     """What looks at clips."""
-    shape: Shape
-    """How replies are spelled."""
     shelf: Shelf
     """Files."""
     videos: dict[str, tuple[Source, float]] = field(init=False, factory=dict)
