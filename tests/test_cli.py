@@ -95,7 +95,7 @@ def test_a_missing_command_is_wrong_usage(run, words):
         ("edit",),
         ("edit", "https://x.example/a.mp4", "--duration", "7"),
         ("edit", "https://x.example/a.mp4", "--nonsense"),
-        ("tasks", "download", "8781"),
+        ("tasks", "download"),
     ],
 )
 def test_wrong_usage_is_told_in_one_line(run, words):
@@ -267,9 +267,9 @@ def test_a_result_can_be_edited_again(run, served):
         (("--add", "a hat"), "--add needs --image"),
         (("--remove", "it"), "a removal needs --point"),
         (("--point", "0.8,0.53", "--remove", "it"), "'0.8,0.53' is not FRAME:X,Y"),
-        (("--point", "40:0.8,1.53", "--remove", "it"), "40:0.8,1.53: y: must lie from 0 to 1"),
+        (("--point", "40:0.8,1.53", "--remove", "it"), "40:0.8,1.53: y must lie from 0 to 1"),
         ((*REMOVAL, "--image", "none.png"), "none.png cannot be read"),
-        ((*REMOVAL, "--key", "a key"), "external_task_id: must be made of"),
+        ((*REMOVAL, "--key", "a key"), "--key: must be made of"),
         ((*REMOVAL, "--out", "none/out.mp4"), "there is no folder none"),
         ((*REMOVAL, "--out", "."), ". is a folder"),
         ((*REMOVAL, "--out", "cat.png"), "cat.png exists: give another name, or --force"),
@@ -392,17 +392,17 @@ def test_where_terminals_cannot_be_waited_for_it_reads_at_once(run, served, term
 )
 def test_no_usable_key_ends_with_three(run, monkeypatch, key, said):
     """
-    No key, one that cannot be one, and one that is refused end with 3 and one line that never holds the key.
+    No key, one that cannot be one, and one that is refused end with 3 and two lines at most, never with the key.
     """
     monkeypatch.setenv("COMETAPI_KEY", key)
     with serving(api_key="right") as served:
         ended = run("edit", served.clip, *REMOVAL, "--yes", "--base-url", served.base_url)
-    assert (3, "", 1) == (ended.code, ended.out, ended.err.count("\n"))
+    assert (3, "", True) == (ended.code, ended.out, ended.err.count("\n") <= 2)
     assert (True, False) == (said in ended.err, "Bearer x" in ended.err)
 
 
 @pytest.mark.parametrize(
-    "base_url, code, said", [("ftp://x", 2, "base_url"), ("http://127.0.0.1:1/kling", 4, "127.0.0.1")]
+    "base_url, code, said", [("ftp://x", 2, "--base-url"), ("http://127.0.0.1:1/kling", 4, "127.0.0.1")]
 )
 def test_a_service_that_is_not_there(run, base_url, code, said):
     """
@@ -417,7 +417,7 @@ def test_a_service_that_is_not_there(run, base_url, code, said):
     "fault, said",
     [
         (Fault("task", "failed", message="bad luck"), "failed: bad luck"),
-        (Fault("create", "code", code=1303), "nothing was created"),
+        (Fault("create", "code", code=1303), "as the account allows"),
         (Fault("add", "rejected"), "recognis"),
     ],
 )

@@ -16,8 +16,9 @@ import pytest
 from kling_async.cli import _app
 from kling_async.cli._order import Order
 from kling_async.cli._show import Show
-from kling_async.simulator import Fault
-from tests.commanding import alone, commands, picture, process, serving
+from kling_async.simulator import Fault, _sight
+from kling_async.simulator._halt import heed
+from tests.commanding import CLIP, alone, commands, picture, process, serving
 
 REMOVAL = ("--point", "40:0.80,0.53", "--remove", "the stones", "--yes")
 
@@ -367,6 +368,32 @@ def test_the_demo_can_be_interrupted(run, interrupt):
     Interrupted, the demo ends its simulator, says that nothing was paid, and leaves no task behind.
     """
     interrupt("session")
+    ended = run("demo")
+    assert (130, "interrupted\nThe simulator ended with it; nothing was paid.\n") == (ended.code, ended.err)
+
+
+def test_an_interrupted_demo_does_not_wait_for_its_clip(run, monkeypatch):
+    """
+    Interrupted while the simulator renders, the demo ends all the same: the clip is given up.
+    """
+    begun, said = threading.Event(), Show.event
+
+    def endless(*_given):
+        begun.set()
+        while True:
+            heed()
+
+    def event(self, name, facts):
+        said(self, name, facts)
+        if name == "task":
+            assert begun.wait(10)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(_sight._hands, "remove", endless)
+    monkeypatch.setattr(_sight._hands, "render_preview", lambda *_given: (CLIP.read_bytes(), b""))
+    monkeypatch.setattr(_sight._eyes, "segment", lambda frame, _points: frame[..., 0] > 128)
+    monkeypatch.setattr(_sight._eyes, "track", lambda clip, masks: tuple(masks.values()) * clip.total_frames)
+    monkeypatch.setattr(Show, "event", event)
     ended = run("demo")
     assert (130, "interrupted\nThe simulator ended with it; nothing was paid.\n") == (ended.code, ended.err)
 

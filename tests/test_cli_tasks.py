@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
+import orjson
 import pytest
 
 from kling_async import COMETAPI_URL, SqliteStore
@@ -13,6 +14,7 @@ from kling_async.cli._service import Service, Underway, result_name, state_folde
 from kling_async.models import Task
 from kling_async.simulator import Fault
 from kling_async.stores import Intent
+from tests.answering import answering
 from tests.commanding import CLIP, alone, commands, serving
 
 REMOVAL = ("--point", "40:0.80,0.53", "--remove", "the stones", "--yes")
@@ -153,7 +155,7 @@ def test_a_task_that_is_not_there_is_an_error(run, served):
     An id that the service does not know ends with 1.
     """
     ended = run("tasks", "show", "8781")
-    assert (1, True) == (ended.code, ended.err.startswith("error: 1203: "))
+    assert (1, True) == (ended.code, ended.err.startswith("error: the service does not find it: "))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,8 @@ def test_tasks_are_listed(run, served, done):
     """
     run("edit", served.clip, *REMOVAL, "--key", "order-8-with-a-name-that-is-as-long-as-the-service-will-take-it")
     head, newest, oldest = run("tasks", "list").out.splitlines()
-    assert (["task", "status", "created", "external", "id"], True) == (head.split(), done["task_id"] in oldest)
+    columns = ["task", "status", "created", "units", "video", "id", "external", "id"]
+    assert (columns, True, True) == (head.split(), done["task_id"] in oldest, f"  3      {done['video_id']}" in oldest)
     assert newest.endswith("order-8-with-a-name-that-is-as-long-as-the-service-will-take-it")
     page = run("tasks", "list", "--page", 2, "--page-size", 1, "--json")
     assert [done["task_id"]] == [event["task_id"] for event in page.events]
@@ -218,6 +221,76 @@ def test_where_the_host_has_no_list_the_kept_creates_are_listed(run):
     assert [("intent", "order-1")] == [(event["event"], event["external_task_id"]) for event in paged.events]
 
 
+@pytest.fixture
+def three(run):
+    """
+    A simulator with three tasks, of which the second failed; their ids, newest first.
+    """
+    with serving(faults=[Fault("task", "failed", after=1)]) as served:
+        service = ("--base-url", served.base_url)
+        for name in ("order-1", "order-2", "order-3"):
+            run("edit", served.clip, *REMOVAL, "--key", name, *service, "--force")
+        yield service
+
+
+@pytest.mark.parametrize(
+    "words, named",
+    [
+        (("--all",), ["order-3", "order-2", "order-1"]),
+        (("--status", "failed"), ["order-2"]),
+        (("--status", "failed", "--status", "succeed"), ["order-3", "order-2", "order-1"]),
+        (("--status", "processing"), []),
+        (("--page-size", 2), ["order-3", "order-2"]),
+    ],
+)
+def test_the_whole_account_can_be_listed(run, three, words, named):
+    """
+    --all goes through every page, --status keeps what has one of these, and without both there is one page.
+    """
+    ended = run("tasks", "list", *words, "--json", *three)
+    assert (0, named) == (ended.code, [event["external_task_id"] for event in ended.events])
+
+
+@pytest.mark.parametrize("words", [("--all",), ("--status", "failed")])
+def test_what_is_not_paged_has_no_pages(run, served, words):
+    """
+    A page of all, or of what is looked for on all, is wrong usage.
+    """
+    ended = run("tasks", "list", "--page", 2, *words)
+    assert (2, True, []) == (ended.code, "leave --page out" in ended.err, served.calls())
+
+
+def test_a_status_is_not_known_without_a_list(run):
+    """
+    Where the host documents no list, the kept creates can all be listed, but not by their tasks' status.
+    """
+    keep(*(intent(f"order-{number}") for number in range(31)))
+    assert (30, 31) == (
+        len(run("tasks", "list", "--json").events),
+        len(run("tasks", "list", "--all", "--json").events),
+    )
+    ended = run("tasks", "list", "--status", "failed")
+    assert (2, True) == (ended.code, "--status is not known" in ended.err)
+
+
+def test_every_video_of_a_task_is_shown(run):
+    """
+    A task may have several videos: each is shown with its id, length, link and watermarked copy.
+    """
+    videos = [{"id": f"v-{number}", "url": f"https://x.example/{number}.mp4", "duration": "5"} for number in (1, 2)]
+    videos[1]["watermark_url"] = "https://x.example/2-marked.mp4"
+    data = {"task_id": "8781", "task_status": "succeed", "task_result": {"videos": videos}}
+    with answering(body=orjson.dumps({"code": 0, "data": data})) as host:
+        ended = run("tasks", "show", "8781", "--base-url", host.base_url)
+        task = run("tasks", "show", "8781", "--json", "--base-url", host.base_url).event("task")
+    rows = [line.split(maxsplit=1) for line in ended.out.splitlines()]
+    assert ["v-1", "5 s", "https://x.example/1.mp4", "v-2", "5 s", "https://x.example/2.mp4"] == [
+        value.removeprefix("id").strip() for name, value in rows if name in {"video", "length"}
+    ]
+    assert ["watermarked", "https://x.example/2-marked.mp4"] in rows
+    assert (["v-1", "v-2"], "v-1") == ([video["video_id"] for video in task["videos"]], task["video_id"])
+
+
 def test_waiting_ends_with_the_link(run, served, done):
     """
     Without a file to fetch it to, waiting ends with the link and how long it lives.
@@ -236,6 +309,15 @@ def test_a_result_is_fetched_by_either_id(run, done, home, command, name):
     ended = run("tasks", command, name or done["task_id"], "--out", "a.mp4", "--json")
     assert (0, "a.mp4") == (ended.code, ended.event("done")["path"])
     assert CLIP.read_bytes() == (home / "a.mp4").read_bytes()
+
+
+def test_a_result_without_a_name_goes_into_this_folder(run, done, home):
+    """
+    Without --out a result is fetched to a file named after its task, as an edit's is.
+    """
+    (home / f"kling-{done['task_id']}.mp4").unlink()
+    assert f"kling-{done['task_id']}.mp4" == run("tasks", "download", "order-7", "--json").event("done")["path"]
+    assert CLIP.read_bytes() == (home / f"kling-{done['task_id']}.mp4").read_bytes()
 
 
 @pytest.mark.parametrize("command", ["wait", "download"])

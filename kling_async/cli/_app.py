@@ -5,7 +5,7 @@ The commands and their options, as cyclopts reads them; what they do is in a mod
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -20,6 +20,9 @@ from ._show import Show
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]
 Force = Annotated[bool, Parameter(name="--force", negative=(), show_default=False)]
+Every = Annotated[bool, Parameter(name="--all", negative=(), show_default=False)]
+Status = Literal["submitted", "processing", "succeed", "failed"]
+Statuses = Annotated[tuple[Status, ...], Parameter(negative=(), show_default=False)]
 Eyes = Annotated[bool | None, Parameter(name="--eyes", negative="--no-eyes")]
 
 app = App(
@@ -28,8 +31,8 @@ app = App(
         "Add, swap or remove an object in a clip, with Kling's multi-elements video editing.\n\n"
         "The key comes from the environment: COMETAPI_KEY, or KLING_API_KEY, or KLING_ACCESS_KEY with "
         "KLING_SECRET_KEY; KLING_BASE_URL names another host.\n\n"
-        "Exit codes: 0 done, 1 the edit or task failed, 2 wrong usage or input, 3 no usable credentials, 4 the service "
-        "could not be reached, 130 interrupted."
+        "Exit codes: 0 done, 1 the edit, the task or a check failed, 2 wrong usage or input, 3 no usable credentials, "
+        "4 the service could not be reached, 130 interrupted."
     ),
     help_format="plaintext",
     version=kling_async.__version__,
@@ -50,7 +53,7 @@ def entry(tokens: Sequence[str]) -> int:
     except CycloptsError as error:
         show = Show(json="--json" in tokens)
         show.event("error", {"error": type(error).__name__, "message": str(error), "exit_code": Exit.USAGE})
-        show.error(f"{error} See {APP} --help.")
+        show.error(f"{error} See {' '.join((APP, *(error.command_chain or ())))} --help.")
         return Exit.USAGE
     code: object = command(*bound.args, **bound.kwargs)
     if isinstance(code, int):
@@ -124,6 +127,50 @@ def simulate(
     return run(chosen, show, Underway(endless=True))
 
 
+@app.command
+def doctor(
+    *,
+    service: Service | None = None,
+    try_regions: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    json: Json = False,
+) -> int:
+    """
+    Check this machine, the key and the way to the service; it sends free calls alone.
+
+    Args:
+        service: Where.
+        try_regions: Send a key that one region of Kling refuses to its other region too.
+        json: One JSON object per line on stdout, for programs.
+    """
+    from ._doctor import doctor as work
+
+    service = service or Service()
+    show = Show(json=json)
+    return run(partial(work, service=service, others=try_regions, show=show), show, Underway(service=service))
+
+
+@app.command
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
+    """
+    Print a script that completes commands and options in your shell.
+
+    For bash: kling-async completion bash > ~/.local/share/bash-completion/completions/kling-async
+
+    For zsh, in a folder of $fpath: kling-async completion zsh > _kling-async
+
+    For fish: kling-async completion fish > ~/.config/fish/completions/kling-async.fish
+
+    Args:
+        shell: Which one.
+    """
+    show = Show()
+
+    async def work() -> None:
+        show.raw(app.generate_completion(shell=shell).rstrip("\n") + "\n")
+
+    return run(work, show, Underway())
+
+
 @tasks.command(name="show")
 def show_task(
     task_id: str | None = None,
@@ -142,24 +189,37 @@ def show_task(
         service: Where.
         json: One JSON object per line on stdout, for programs.
     """
+    service = service or Service()
     show = Show(json=json)
-    work = partial(_tasks.show_task, task_id, external, service=service or Service(), show=show)
-    return run(work, show, Underway())
+    work = partial(_tasks.show_task, task_id, external, service=service, show=show)
+    return run(work, show, Underway(service=service))
 
 
 @tasks.command(name="list")
-def list_tasks(*, page: int = 1, page_size: int = 30, service: Service | None = None, json: Json = False) -> int:
+def list_tasks(
+    *,
+    page: int = 1,
+    page_size: int = 30,
+    every: Every = False,
+    status: Statuses = (),
+    service: Service | None = None,
+    json: Json = False,
+) -> int:
     """
     List the account's tasks; where the host has no list, the paid creates kept here.
 
     Args:
         page: From 1.
         page_size: Up to 500.
+        every: All of them, instead of a page.
+        status: Only tasks with this status, of all pages; give it again for more.
         service: Where.
         json: One JSON object per line on stdout, for programs.
     """
-    show = Show(json=json)
-    return run(partial(_tasks.list_tasks, page, page_size, service=service or Service(), show=show), show, Underway())
+    service = service or Service()
+    show, listing = Show(json=json), _tasks.Listing(page=page, page_size=page_size, every=every, status=status)
+    work = partial(_tasks.list_tasks, listing, service=service, show=show)
+    return run(work, show, Underway(service=service))
 
 
 @tasks.command(name="wait")
@@ -190,14 +250,14 @@ def wait(
 
 @tasks.command(name="download")
 def download(
-    name: str, /, *, out: Path, force: Force = False, service: Service | None = None, json: Json = False
+    name: str, /, *, out: Path | None = None, force: Force = False, service: Service | None = None, json: Json = False
 ) -> int:
     """
     Fetch the result of a task that has ended.
 
     Args:
         name: The task's id, or the external id of its create.
-        out: The file.
+        out: The file; by default kling-TASK.mp4 here.
         force: Replace a file that is there.
         service: Where.
         json: One JSON object per line on stdout, for programs.

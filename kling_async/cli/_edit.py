@@ -5,9 +5,6 @@ Everything that can be wrong with the arguments is said before the first request
 without a yes.
 """
 
-import secrets
-
-from kling_async._ids import external_id
 from kling_async.client import KlingClient
 from kling_async.edits import Edit
 from kling_async.errors import (
@@ -16,6 +13,7 @@ from kling_async.errors import (
     KeyConflictError,
     KlingError,
     NotFoundError,
+    StoreError,
     UnknownOutcomeError,
 )
 from kling_async.models import Task
@@ -51,6 +49,12 @@ async def edit(source: str, order: Order, *, service: Service, show: Show, under
     order.check()
     underway.out, underway.force = order.out, order.force
     client, store = service.client()
+
+    def told(external_task_id: str) -> None:
+        underway.creating(external_task_id)
+        show.event("create", {"external_task_id": external_task_id})
+
+    store.told = told
     async with client:
         task = await known(client, store, order.key) if order.key else None
         if task is not None:
@@ -62,7 +66,7 @@ async def edit(source: str, order: Order, *, service: Service, show: Show, under
                 if marks:
                     await preview(client, selection, order.preview, force=order.force, show=show)
                 await _agreed(order, wish, show)
-                task = await _created(selection, wish, order.key, show=show, underway=underway)
+                task = await _created(selection, wish, order.key, underway)
         underway.seen(task)
         task = await waited(client, task, show=show, underway=underway)
         await fetched(client, task, order.out, force=order.force, show=show, underway=underway)
@@ -106,14 +110,12 @@ async def _agreed(order: Order, wish: Edit, show: Show) -> None:
         raise DeclinedError("you said no, so nothing is paid")
 
 
-async def _created(selection: SelectionSession, wish: Edit, key: str | None, *, show: Show, underway: Underway) -> Task:
-    external_task_id = key or external_id(secrets.token_bytes(20))
-    underway.creating(external_task_id)
-    show.event("create", {"external_task_id": external_task_id})
+async def _created(selection: SelectionSession, wish: Edit, key: str | None, underway: Underway) -> Task:
+    """Without a key the library draws the id, for one that is given is looked for at the service first."""
     try:
-        return await selection.create_task(wish, external_task_id=external_task_id)
-    except UnknownOutcomeError:
-        raise
+        return await selection.create_task(wish, external_task_id=key)
+    except (UnknownOutcomeError, StoreError):
+        raise  # the store may have failed after the service had accepted
     except KlingError:
         underway.refused()
         raise

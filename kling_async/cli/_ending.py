@@ -44,6 +44,15 @@ def task_facts(task: Task) -> dict[str, object]:
         task: The task.
     """
     video = task.videos[0] if task.videos else None
+    videos = [
+        {
+            "video_id": each.video_id,
+            "url": each.url,
+            "watermark_url": each.watermark_url,
+            "duration": each.duration,
+        }
+        for each in task.videos
+    ]
     return {
         "task_id": task.task_id,
         "external_task_id": task.external_task_id,
@@ -54,6 +63,7 @@ def task_facts(task: Task) -> dict[str, object]:
         "units": task.units,
         "video_id": video.video_id if video else None,
         "video_url": video.url if video else None,
+        "videos": videos,
     }
 
 

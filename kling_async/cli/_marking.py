@@ -9,11 +9,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from kling_async.client import KlingClient
+from kling_async.errors import SelectionRejectedError
 from kling_async.models import Marked, SelectionInfo
 from kling_async.points import Point
 from kling_async.selection import SelectionSession
 
+from ._codes import UsageError
 from ._show import Show, megabytes
+
+FIT = "MP4 or MOV of 2 to 5 or 7 to 10 s, both sides 720 to 2160 px, at 24, 30 or 60 fps"
+"""https://klingai.com/document-api/api/video/multi-elements.md"""
 
 
 def clip_text(info: SelectionInfo) -> str:
@@ -77,12 +82,17 @@ async def opened(
         video_id: Instead, a result of the same account.
 
     Raises:
+        UsageError: The service cannot use the clip.
         KlingError: As entering a `SelectionSession`.
     """
     async with AsyncExitStack() as stack:
         with show.stage("session", "the service looks at the clip") as stage:
             selection = SelectionSession(client, video_url=video_url, video_id=video_id)
-            await stack.enter_async_context(selection)
+            try:
+                await stack.enter_async_context(selection)
+            except SelectionRejectedError as error:
+                what = f"the service cannot use this clip (data.status {error.selection_status})"
+                raise UsageError(f"{what}: it takes {FIT}") from error
             info = selection.info
             assert info is not None
             facts = {name: getattr(info, name) for name in ("width", "height", "fps", "total_frames", "duration")}

@@ -129,11 +129,16 @@ def _spot(text: str) -> tuple[int, Point]:
     try:
         return int(found[1]), Point(float(found[2]), float(found[3]))
     except InvalidInputError as error:
-        raise InvalidInputError("--point", f"{text}: {error}") from error
+        reason = f"{text}: {error.field} must lie from 0 to 1, so divide pixels by the frame's width and height"
+        raise InvalidInputError("--point", reason) from error
 
 
 def _image(text: str) -> Image:
-    return Image.from_url(text) if text.startswith(("http://", "https://")) else Image.from_file(text)
+    try:
+        return Image.from_url(text) if text.startswith(("http://", "https://")) else Image.from_file(text)
+    except InvalidInputError as error:
+        named = error.reason.startswith(text)
+        raise InvalidInputError("--image", error.reason if named else f"{text} {error.reason}") from error
 
 
 def source_of(text: str) -> dict[str, str]:

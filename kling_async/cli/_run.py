@@ -12,13 +12,14 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import anyio
 
-from kling_async.errors import KlingError, KlingWarning, NotSentError
+from kling_async.errors import KlingError, KlingWarning
 
 from ._codes import Exit, exit_code
 from ._service import Underway
 from ._show import Show
+from ._words import words
 
-Work = Callable[[], Awaitable[None]]
+Work = Callable[[], Awaitable[Exit | None]]
 
 
 def run(work: Work, show: Show, underway: Underway) -> int:
@@ -26,7 +27,7 @@ def run(work: Work, show: Show, underway: Underway) -> int:
     Run a command and return its exit code.
 
     Args:
-        work: The command.
+        work: The command; it returns its exit code, or None for done.
         show: Its voice.
         underway: What it leaves running, kept up to date by the command.
     """
@@ -49,8 +50,7 @@ async def _interruptible(work: Work, show: Show, underway: Underway) -> int:
             if signals is not None:
                 group.start_soon(_stop, signals, group.cancel_scope, show, underway)
             try:
-                await work()
-                code = Exit.DONE
+                code = await work() or Exit.DONE
             except (KlingError, OSError) as error:
                 code = _failed(error, show, underway)
             group.cancel_scope.cancel()
@@ -96,22 +96,22 @@ def _failed(error: KlingError | OSError, show: Show, underway: Underway) -> int:
         show.unheard()
     else:
         _explained(error, code, show, underway)
-    for line in underway.lines if underway.take_up else ():
-        show.advice(line)
+    if underway.take_up:
+        # That a create was on its way has been said by the error itself.
+        show.advice(" ".join(underway.lines[-1:] if underway.sending else underway.lines))
     return code
 
 
 def _explained(error: KlingError | OSError, code: Exit, show: Show, underway: Underway) -> None:
-    text = str(error)
-    if isinstance(error, OSError) and error.filename:
-        text = f"{error.filename}: {error.strerror}"
-    told = {**underway.facts, "error": type(error).__name__, "message": text, "exit_code": code}
-    show.event("error", told)
-    show.error(text)
-    for note in getattr(error, "__notes__", ()):
-        show.advice(note)
-    if isinstance(error, NotSentError):
-        show.advice("Is the service there? Its address comes from --base-url, else KLING_BASE_URL, else the key.")
+    """A line for what happened, and one for what to do, which is to take up what still runs where something does."""
+    told = words(error, underway.service)
+    look = f"Look closer:  {underway.service.command('doctor')}" if told.look else ""
+    advice = f"{told.advice} {look}".strip()
+    facts = {"error": type(error).__name__, "message": told.what, "advice": advice, "exit_code": code}
+    show.event("error", {**underway.facts, **told.facts, **facts})
+    show.error(told.what)
+    if advice and not underway.take_up:
+        show.advice(advice)
 
 
 class _Records(logging.Handler):

@@ -7,21 +7,28 @@ The key comes from the environment alone: arguments can be read by everyone on t
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from attrs import define, field, frozen
 from cyclopts import Parameter
 
+from kling_async._auth import Credentials, check_signing
+from kling_async._environment import BASE_URL, credentials_from_env
 from kling_async.client import KlingClient
 from kling_async.errors import InvalidInputError
 from kling_async.models import Task
-from kling_async.policy import PollPolicy
-from kling_async.stores import SqliteStore
+from kling_async.policy import PollPolicy, RetryPolicy
+from kling_async.stores import Intent, SqliteStore
+from kling_async.transport import Transport
 
 from ._codes import CredentialsError
 
 STORE_NAME = "intents.sqlite"
 APP = "kling-async"
+NAMING = "--base-url"
+"""The option that names a service."""
 
 
 def state_folder() -> Path:
@@ -33,6 +40,60 @@ def state_folder() -> Path:
     told = os.environ.get("XDG_STATE_HOME", "")
     # A relative one is to be ignored: https://specifications.freedesktop.org/basedir-spec/latest/
     return (Path(told) if told.startswith("/") else Path.home() / ".local" / "state") / APP
+
+
+@frozen
+class Address:
+    """
+    Where a service is, and who says so.
+    """
+
+    url: str
+    """The base URL; empty where nothing names one."""
+    origin: str
+    """The option or the variable that it comes from: `--base-url`, `KLING_BASE_URL`, or the key's own."""
+
+    @property
+    def scheme(self) -> str:
+        """
+        As a rule https.
+        """
+        return urlsplit(self.url).scheme
+
+    @property
+    def host_name(self) -> str:
+        """
+        The host without its port.
+        """
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def given(self) -> bool:
+        """
+        Whether it was said, rather than being the one that the key belongs to.
+        """
+        return self.origin in {NAMING, BASE_URL}
+
+
+@define
+class Store(SqliteStore):
+    """
+    Intents on disk; it tells of a create just before that is sent.
+    """
+
+    told: Callable[[str], None] = field(default=lambda _name: None, kw_only=True, repr=False)
+    """Called with the external id."""
+
+    async def put(self, intent: Intent) -> None:
+        """
+        Write an intent and wait until it is on disk.
+
+        Raises:
+            StoreError: It could not be written.
+        """
+        await super().put(intent)
+        if intent.state == "sending" and intent.attempts == 1:
+            self.told(intent.external_task_id)
 
 
 @Parameter(name="*")
@@ -54,21 +115,84 @@ class Service:
         """
         return (self.state or state_folder()) / STORE_NAME
 
-    def client(self, *, poll: PollPolicy | None = None) -> tuple[KlingClient, SqliteStore]:
+    @property
+    def address(self) -> Address:
+        """
+        Where commands go, as far as anything says so; it may be none that can be used.
+        """
+        if self.base_url:
+            return Address(self.base_url, NAMING)
+        told = os.environ.get(BASE_URL)
+        if told:
+            return Address(told, BASE_URL)
+        try:
+            credentials, url = credentials_from_env()
+        except InvalidInputError:
+            return Address("", BASE_URL)
+        return Address(url, str(credentials.source))
+
+    @property
+    def host(self) -> str:
+        """
+        Its host and port, for messages.
+        """
+        return urlsplit(self.address.url).netloc
+
+    def credentials(self) -> Credentials:
+        """
+        The environment's key.
+
+        Raises:
+            CredentialsError: There is none, none that can be one, or what signs with it is not installed.
+        """
+        try:
+            credentials, _ = credentials_from_env()
+            check_signing(credentials)
+        except InvalidInputError as error:
+            name = _variable(error.field)
+            raise CredentialsError(f"{name} {error.reason}" if name else f"no usable key: {error.reason}") from error
+        return credentials
+
+    def client(self, *, poll: PollPolicy | None = None) -> tuple[KlingClient, Store]:
         """
         A client with the environment's key, and the store that it will open.
 
         Raises:
-            CredentialsError: There is no key, or none that can be one.
+            CredentialsError: There is no usable key.
             InvalidInputError: The base URL makes no sense.
         """
-        store = SqliteStore(self.store_path)
+        store = Store(self.store_path)
+        return self.opening(self.credentials(), store=store, poll=poll), store
+
+    def opening(
+        self,
+        credentials: Credentials,
+        *,
+        store: SqliteStore | None = None,
+        poll: PollPolicy | None = None,
+        transport: Transport | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> KlingClient:
+        """
+        A client of this service, not opened yet.
+
+        Args:
+            credentials: Its key.
+            store: As of a client.
+            poll: As of a client.
+            transport: As of a client.
+            retry: As of a client.
+
+        Raises:
+            InvalidInputError: The base URL makes no sense.
+        """
+        address = self.address
         try:
-            return KlingClient.from_env(base_url=self.base_url, store=store, poll=poll), store
+            return KlingClient(
+                credentials, base_url=address.url, store=store, poll=poll, transport=transport, retry=retry
+            )
         except InvalidInputError as error:
-            if error.field == "base_url":
-                raise
-            raise CredentialsError(str(error)) from error
+            raise InvalidInputError(address.origin, error.reason) from error
 
     def command(self, *words: str) -> str:
         """
@@ -159,6 +283,12 @@ class Underway:
         """
         task_id = self.task.task_id if self.task else None
         return {"task_id": task_id, "external_task_id": self.external_task_id, "take_up": self.take_up}
+
+
+def _variable(name: str) -> str:
+    """The variable that a field of credentials comes from; empty for what is no such field."""
+    key = "COMETAPI_KEY" if os.environ.get("COMETAPI_KEY") else "KLING_API_KEY"
+    return {"api_key": key, "access_key": "KLING_ACCESS_KEY", "secret_key": "KLING_SECRET_KEY"}.get(name, "")
 
 
 def result_name(task: Task) -> Path:

@@ -22,6 +22,9 @@ from rich.text import Text
 
 NAME_WIDTH = 9
 """Columns that the names of stages take, so that what is said of them lines up."""
+_VERDICT_WIDTH = 11
+_CHECK_WIDTH = 11
+_STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "not checked": "dim"}
 
 
 def seconds(spent: float) -> str:
@@ -147,6 +150,13 @@ class Show:
         """
         self._people.print(Text(text, style=style))
 
+    def raw(self, text: str) -> None:
+        """
+        Say something to a program that is not JSON, as it is.
+        """
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
     def rows(self, rows: Sequence[Sequence[str]], head: Sequence[str] = ()) -> None:
         """
         Show people columns; what stands in them is there to be copied, so that nothing is ever cut or folded.
@@ -238,6 +248,18 @@ class Show:
         """
         parts = (f"{self.tick} ", "green"), (f"{name:<{NAME_WIDTH}} ", "bold"), result
         self._people.print(Text.assemble(*parts, (f"  {spent}".rstrip(), "dim")))
+
+    def verdict(self, verdict: str, name: str, text: str) -> None:
+        """
+        Tell people how a check came out.
+
+        Args:
+            verdict: How.
+            name: What was checked.
+            text: What was found.
+        """
+        how, what = f"{verdict:<{_VERDICT_WIDTH}}  ", f"{name:<{_CHECK_WIDTH}}  "
+        self._people.print(Text.assemble((how, _STYLES.get(verdict, "")), (what, "bold"), text))
 
     async def agreed(self, question: str) -> bool:
         """

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from attrs import frozen
+
 from kling_async.client import KlingClient
 from kling_async.errors import NotFoundError, UnsupportedError
 from kling_async.models import Task
@@ -78,50 +80,105 @@ async def show_task(task_id: str | None, external: str | None, *, service: Servi
 
 
 def _described(task: Task) -> list[tuple[str, str]]:
-    video = task.videos[0] if task.videos else None
-    rows = {
-        "task": task.task_id,
-        "status": f"{task.status}: {task.status_message}" if task.status_message else task.status,
-        "external": task.external_task_id,
-        "created": _time(task.created_at),
-        "updated": _time(task.updated_at),
-        "cost": cost(task).removeprefix("cost ") if task.done else "",
-        "video id": video.video_id if video else "",
-        "video": video.url if video else "",
-    }
-    return [(name, value) for name, value in rows.items() if value]
+    rows = [
+        ("task", task.task_id),
+        ("status", f"{task.status}: {task.status_message}" if task.status_message else task.status),
+        ("external", task.external_task_id),
+        ("created", _time(task.created_at)),
+        ("updated", _time(task.updated_at)),
+        ("cost", cost(task).removeprefix("cost ") if task.done else ""),
+    ]
+    for video in task.videos:
+        length = f"{video.duration:g} s" if video.duration else ""
+        rows += [
+            ("video id", video.video_id),
+            ("length", length),
+            ("video", video.url),
+            ("watermarked", video.watermark_url),
+        ]
+    return [(name, value) for name, value in rows if value]
 
 
 def _time(moment: datetime | None) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else ""
 
 
-async def list_tasks(page: int, page_size: int, *, service: Service, show: Show) -> None:
+@frozen(kw_only=True)
+class Listing:
     """
-    Show a page of the account's tasks; where the host has no list, of the paid creates kept here.
+    Which tasks are to be listed.
+    """
+
+    page: int = 1
+    """From 1."""
+    page_size: int = 30
+    """How many to a page."""
+    every: bool = False
+    """All pages."""
+    status: tuple[str, ...] = ()
+    """Only those with one of these, of all pages; empty for any."""
+
+    @property
+    def whole(self) -> bool:
+        """
+        Whether there is more to go through than a page.
+        """
+        return self.every or bool(self.status)
+
+    def check(self) -> None:
+        """
+        Whether it makes sense.
+
+        Raises:
+            UsageError: A page is wanted of what is not paged.
+        """
+        if self.whole and self.page != 1:
+            raise UsageError("--all and --status go through all pages: leave --page out")
+
+
+async def list_tasks(listing: Listing, *, service: Service, show: Show) -> None:
+    """
+    Show the account's tasks; where the host has no list, the paid creates kept here.
 
     Args:
-        page: From 1.
-        page_size: How many.
+        listing: Which of them.
         service: Whose.
         show: The command's voice.
 
     Raises:
+        UsageError: A page is wanted of what is not paged, or a status where none is known.
         KlingError: As `KlingClient.list_tasks`.
     """
+    listing.check()
     client, store = service.client()
     async with client:
         try:
-            tasks = await client.list_tasks(page, page_size)
+            tasks = await _listed(client, listing)
         except UnsupportedError as error:
+            if listing.status:
+                raise UsageError(f"{service.host} documents no list of tasks, so that --status is not known") from error
             kept = [intent for intent in await store.recent(INTENTS_MOST) if intent.base_url == client.base_url]
-            show.warning(f"{error}. These are the paid creates kept in {service.store_path}:")
-            _list_intents(kept[(page - 1) * page_size :][:page_size], show)
+            if not listing.every:
+                kept = kept[(listing.page - 1) * listing.page_size :][: listing.page_size]
+            place = service.store_path
+            show.warning(f"{service.host} documents no list of tasks; these are the paid creates kept in {place}")
+            _list_intents(kept, show)
             return
     for task in tasks:
         show.event("task", task_facts(task))
-    rows = [(task.task_id, task.status, _time(task.created_at), task.external_task_id or "") for task in tasks]
-    _put(("task", "status", "created", "external id"), rows, show)
+    _put(("task", "status", "created", "units", "video id", "external id"), [_row(task) for task in tasks], show)
+
+
+async def _listed(client: KlingClient, listing: Listing) -> list[Task]:
+    if not listing.whole:
+        return list(await client.list_tasks(listing.page, listing.page_size))
+    return [task async for task in client.iter_tasks() if not listing.status or task.status in listing.status]
+
+
+def _row(task: Task) -> tuple[str, ...]:
+    videos = " ".join(video.video_id for video in task.videos if video.video_id)
+    units = "" if task.units is None else f"{task.units}"
+    return task.task_id, task.status, _time(task.created_at), units, videos, task.external_task_id or ""
 
 
 def _list_intents(intents: list[Intent], show: Show) -> None:
@@ -177,13 +234,15 @@ async def wait(name: str, out: Path | None, *, force: bool, service: Service, sh
             await fetched(client, task, out, force=force, show=show, underway=underway)
 
 
-async def download(name: str, out: Path, *, force: bool, service: Service, show: Show, underway: Underway) -> None:
+async def download(
+    name: str, out: Path | None, *, force: bool, service: Service, show: Show, underway: Underway
+) -> None:
     """
     Fetch the result of a task that has ended.
 
     Args:
         name: Either of its ids.
-        out: Where the result goes.
+        out: Where the result goes; None names it after the task.
         force: Whether a file that is there may be replaced.
         service: Where it ran.
         show: The command's voice.
