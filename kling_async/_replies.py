@@ -40,6 +40,11 @@ STATUSES = {
 WORD = 64
 """Characters of a gateway's code, and of a request's id, that are kept."""
 
+UNSEEN = "the service recognised no object there: mark other points"
+UNUSABLE = "the service cannot use this clip: check its length, size and frame rate"
+UNCLEARED = "the service did not clear the selection: try again, or open another"
+"""What a `data.status` other than 0 means; its values are documented nowhere."""
+
 _NESTED = 3
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
 _REQUEST_ID = "x-oneapi-request-id"
@@ -61,7 +66,7 @@ def read(endpoint: Endpoint[T], response: Response, *, about: str | None = None)
     """
     whole, data = unwrap(response, about=about)
     if endpoint.result is type(None):
-        _check_recognised(data, whole)
+        _check_recognised(data, whole, UNCLEARED)
         return None
     if endpoint.result is tuple:
         return cast("T", tuple(_task(item, whole, f"data[{index}]") for index, item in enumerate(_listed(data))))
@@ -77,7 +82,7 @@ def read(endpoint: Endpoint[T], response: Response, *, about: str | None = None)
         # A create that was accepted is submitted, whether the reply says so or not.
         accepted = SUBMITTED if endpoint.replay is Replay.KEYED else None
         return cast("T", _task(data, whole, "data", accepted))
-    _check_recognised(data, whole)
+    _check_recognised(data, whole, UNUSABLE if endpoint.result is SelectionInfo else UNSEEN)
     fields, at = {SelectionInfo: _info, Marked: _marked, Preview: _preview}[endpoint.result](data)
     return structured(endpoint.result, fields | {"raw": whole}, what=f"the reply to {endpoint.path}", at=at)
 
@@ -194,13 +199,13 @@ def retry_after(response: Response) -> float | None:
         return None
 
 
-def _check_recognised(data: object, whole: JSONObject) -> None:
+def _check_recognised(data: object, whole: JSONObject, meaning: str) -> None:
     status = data.get("status") if isinstance(data, dict) else None
     if status in (None, 0, "0", ""):  # a tuple, for a set would hash what came
         return
     request_id = whole.get("request_id")
     raise SelectionRejectedError(
-        f"the service recognised no object (data.status {excerpt(status)}): mark other points",
+        f"{meaning} (data.status {excerpt(status)})",
         selection_status=status if isinstance(status, int) else excerpt(status),
         request_id=excerpt(request_id, WORD) if request_id else None,
     )

@@ -179,13 +179,21 @@ def test_an_authentication_error_says_which_key_and_host():
     assert "COMETAPI_KEY" not in str(refused.value)
 
 
-def test_a_refused_selection_says_what_to_do():
+@pytest.mark.parametrize(
+    ("endpoint", "text"),
+    [
+        (ADD, "the service recognised no object there: mark other points (data.status 3)"),
+        (INIT, "the service cannot use this clip: check its length, size and frame rate (data.status 3)"),
+        (CLEAR, "the service did not clear the selection: try again, or open another (data.status 3)"),
+    ],
+)
+def test_a_refused_selection_says_what_to_do(endpoint, text):
     """
     With the status that is documented nowhere, to quote it to support.
     """
     with pytest.raises(SelectionRejectedError) as refused:
-        read(ADD, Response(200, {}, orjson.dumps({"code": 0, "data": {"status": 3}})))
-    assert "the service recognised no object (data.status 3): mark other points" == str(refused.value)
+        read(endpoint, Response(200, {}, orjson.dumps({"code": 0, "data": {"status": 3}})))
+    assert text == str(refused.value)
 
 
 @pytest.mark.parametrize(
