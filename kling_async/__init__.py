@@ -18,6 +18,7 @@ from ._codec import to_dict as to_dict
 from ._endpoints import COMETAPI_URL as COMETAPI_URL
 from ._endpoints import KLING_CHINA_URL as KLING_CHINA_URL
 from ._endpoints import KLING_GLOBAL_URL as KLING_GLOBAL_URL
+from ._inbox import Inbox as Inbox
 from ._open import open_transport as open_transport
 from .batch import edit as edit
 from .batch import edit_many as edit_many
@@ -97,6 +98,7 @@ __all__ = (
     "Edited",
     "Failed",
     "Image",
+    "Inbox",
     "InvalidInputError",
     "InvalidRequestError",
     "Job",

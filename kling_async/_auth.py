@@ -5,6 +5,8 @@ API keys are sent as they are. A pair of access and secret key becomes a JWT (HS
 five seconds ago): https://kling.ai/document-api/api/get-started/authentication
 """
 
+import hmac
+from base64 import urlsafe_b64encode
 from importlib.util import find_spec
 from typing import NoReturn
 
@@ -18,8 +20,14 @@ LIFE = 1800.0
 EARLY = 5.0
 WIDER = 300.0
 """Seconds before now from which a token is valid once the service called one too early."""
+TELLING = 8
+"""Characters from which a key is one; a shorter one is a simulator's, and may be a part of any word."""
 RENEW_AT = 0.8
 """Share of a token's life after which the next is signed."""
+LABEL = b"kling_async webhook token 1"
+"""What keeps the key of webhook tokens apart from any other use of the credentials."""
+TOKEN_BYTES = 24
+"""Bytes kept of a webhook token: 32 characters in a path."""
 
 
 def _check_key(name: str, value: object) -> None:
@@ -132,7 +140,7 @@ class Signer:
         pair = self.credentials
         secrets = [pair.key] if isinstance(pair, ApiKey) else [pair.access_key, pair.secret_key, self._token]
         for secret in secrets:
-            if secret and secret.encode() in body:
+            if len(secret) >= TELLING and secret.encode() in body:
                 body = body.replace(secret.encode(), b"***")
         return body
 
@@ -168,3 +176,14 @@ def check_signing(credentials: Credentials) -> None:
     if isinstance(credentials, KeyPair) and find_spec("jwt") is None:
         reason = "signing with a key pair needs PyJWT: pip install 'kling-async[kling]'"
         raise InvalidInputError("credentials", reason)
+
+
+def webhook_token(credentials: Credentials, external_task_id: str) -> str:
+    """
+    What proves that we ourselves named a path to the service for this task.
+
+    An HMAC under a key derived from the credentials, so that every worker can check it and none must store it.
+    """
+    secret = credentials.key if isinstance(credentials, ApiKey) else credentials.secret_key
+    key = hmac.digest(secret.encode(), LABEL, "sha256")
+    return urlsafe_b64encode(hmac.digest(key, external_task_id.encode(), "sha256")[:TOKEN_BYTES]).decode()

@@ -153,7 +153,8 @@ class Calls:
             session_id: The selection.
             edit: An Addition, a Swap or a Removal. `duration=None` asks for 5 seconds here.
             external_task_id: Your own id, unique in the account; drawn where it is None.
-            callback_url: Where changes are posted; the client's where it is None.
+            callback_url: Where changes are posted, sent as it is; the client's where it is None, with this task's
+                own path where the client has an inbox.
 
         Raises:
             UnknownOutcomeError: A task may exist and be charged; after any other error nothing was created.

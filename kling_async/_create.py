@@ -33,8 +33,10 @@ from .errors import (
     NotFoundError,
     NotSentError,
     ServerError,
+    StoreError,
     UnknownOutcomeError,
 )
+from .events import Created
 from .models import Marks, Task
 from .stores import Intent, IntentStore, State
 
@@ -94,8 +96,8 @@ class Creates:
     """Where intents are written."""
     lease: Callable[[str], Lease]
     """Leave of the client for a call."""
-    callback_url: str | None
-    """Where changes are posted unless a create names another."""
+    callback_url: Callable[[str], str | None]
+    """Where changes of the task with this external id are posted, unless its create names another place."""
     _locks: dict[str, anyio.Lock] = field(factory=dict, init=False)
 
     async def create(
@@ -119,8 +121,8 @@ class Creates:
         """
         with self.lease("create_task"):
             local = self.exchange.host.local
-            hook = self.callback_url if callback_url is None else check_callback_url(callback_url, local=local)
             key = drawn_id() if external_task_id is None else external_task_id
+            hook = self.callback_url(key) if callback_url is None else check_callback_url(callback_url, local=local)
             body = encode(create_body(session_id, edit, external_task_id=key, callback_url=hook))
             for picture in edit.pictures:
                 if picture.is_url:
@@ -216,9 +218,12 @@ class Creates:
                 delay = self.exchange.delay(intent.attempts, error) if replayable(error, CREATE.replay) else None
                 if delay is None:
                     raise
-                log.info("create %s: %s; again in %.1f s", intent.external_task_id, type(error).__name__, delay)
+                self.exchange.replaying(CREATE.method, CREATE.path, intent.attempts, delay, error)
             else:
                 await self._put(evolve(intent, task_id=task.task_id), "accepted")
+                if self.exchange.observer is not None:
+                    told = Created(external_task_id=intent.external_task_id, task_id=task.task_id)
+                    self.exchange.observer(told)
                 return task.named(intent.external_task_id)
             await anyio.sleep(delay)
 
@@ -228,16 +233,27 @@ class Creates:
             return await self.exchange.once(
                 CREATE.method, url, body, lambda response: read(CREATE, response, about=self.exchange.about)
             )
-        except anyio.get_cancelled_exc_class() as cancelled:
-            text = f"cancelled while create {intent.external_task_id!r} was on its way: a paid task may exist"
+        except KlingError:
+            raise
+        except BaseException as error:
+            # Cancelled, or an observer's own fault: the caller is leaving, and a task may be there.
+            text = f"create {intent.external_task_id!r} was cut off on its way: a paid task may exist"
             log.warning("%s", text)
-            cancelled.add_note(text)
+            error.add_note(text)
             raise
 
     async def _put(self, intent: Intent, state: State) -> None:
-        """What is known of a paid task is written down even while the caller is being cancelled."""
+        """
+        Write down what came of a create, even while the caller is being cancelled.
+
+        A store that fails now must not hide it: the caller is told of the task, or of the service's own error.
+        """
+        key, task = intent.external_task_id, intent.task_id
         with anyio.CancelScope(shield=True), anyio.move_on_after(5):
-            await self.store.put(evolve(intent, state=state))
+            try:
+                await self.store.put(evolve(intent, state=state))
+            except StoreError as error:
+                log.warning("create %s is %s (task %s), but that could not be written: %s", key, state, task, error)
 
 
 def _state(error: KlingError, *, doubt: bool) -> State:

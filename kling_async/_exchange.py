@@ -26,6 +26,7 @@ from .errors import (
     ThrottledError,
     TLSError,
 )
+from .events import Event, Exchanged, Replayed
 from .policy import RetryPolicy
 from .transport import Request, Response, Transport
 
@@ -71,6 +72,8 @@ class Exchange:
     """From 0 to 1: what waits are drawn with."""
     now: Callable[[], float] = field(default=time.time)
     """Unix time, for tokens."""
+    observer: Callable[[Event], None] | None = None
+    """Who is told."""
 
     async def __call__(
         self,
@@ -137,7 +140,7 @@ class Exchange:
                 delay = self.delay(attempt, error)
                 if delay is None:
                     raise
-                log.info("%s %s: %s; attempt %d in %.1f s", method, path, type(error).__name__, attempt + 1, delay)
+                self.replaying(method, path, attempt, delay, error)
             await anyio.sleep(delay)
             attempt += 1
 
@@ -147,6 +150,15 @@ class Exchange:
         """
         asked = error.retry_after if isinstance(error, APIError) else None
         return self.retry.delay(attempt, chance=self.chance(), retry_after=asked)
+
+    def replaying(self, method: str, path: str, attempt: int, delay: float, error: KlingError) -> None:
+        """
+        Tell of a call that will be sent again.
+        """
+        name = type(error).__name__
+        log.info("%s %s: %s; attempt %d in %.1f s", method, path, name, attempt + 1, delay)
+        if self.observer is not None:
+            self.observer(Replayed(method=method, path=path, attempt=attempt + 1, delay=delay, error=name))
 
     def drawn(self, attempt: int) -> float:
         """
@@ -170,10 +182,15 @@ class Exchange:
 
     async def _send(self, method: str, url: str, payload: bytes) -> Response:
         headers = {"Authorization": self.signer.authorization(self.now()), "Content-Type": "application/json"}
-        told = log.isEnabledFor(logging.DEBUG)
+        told = self.observer is not None or log.isEnabledFor(logging.DEBUG)
         started = anyio.current_time() if told else 0.0
         response = await self.transport.exchange(Request(method, url, headers, payload))
         if told:
-            spent = anyio.current_time() - started
-            log.debug("%s %s: HTTP %d in %.3f s", method, url.partition("?")[0], response.status, spent)
+            self._exchanged(method, url, response.status, anyio.current_time() - started)
         return evolve(response, body=self.signer.struck(response.body)) if response.status >= 400 else response
+
+    def _exchanged(self, method: str, url: str, status: int, seconds: float) -> None:
+        path = url.partition("?")[0].removeprefix(self.host.base_url)
+        log.debug("%s %s: HTTP %d in %.3f s", method, path, status, seconds)
+        if self.observer is not None:
+            self.observer(Exchanged(method=method, path=path, status=status, seconds=seconds))

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 from attrs import define, field
 
+from ._inbox import Ear
 from .errors import NotFoundError, ServerError, ThrottledError, TLSError, TransportError
 from .models import PROCESSING, SUBMITTED, SUCCEED, Task
 from .policy import PollPolicy
@@ -38,8 +39,12 @@ class Looks:
     """When to look."""
     chance: Callable[[], float]
     """From 0 to 1."""
+    tell: Callable[[Task], None]
+    """Told of each change of status."""
     seen: Task | None = None
     """The task as last seen."""
+    ear: Ear | None = None
+    """What hears of hints, which cut a pause short."""
     _count: int = field(default=0, init=False)
     _unseen: int = field(default=0, init=False)
     _empty: int = field(default=0, init=False)
@@ -54,12 +59,26 @@ class Looks:
         """
         while True:
             if not at_once:
-                await anyio.sleep(self.policy.delay(self._count, chance=self.chance()))
-                self._count += 1
+                await self._pause()
             at_once = False
+            if self.ear is not None:
+                self.ear.looking(*self._names)
             task = await self._look()
             if task is not None:
                 return task
+
+    @property
+    def _names(self) -> tuple[str | None, ...]:
+        return self.task_id, self.seen.external_task_id if self.seen is not None else None
+
+    async def _pause(self) -> None:
+        """A hint begins the rhythm anew: the service's own query may lag behind what it told."""
+        seconds = self.policy.delay(self._count, chance=self.chance())
+        self._count += 1
+        if self.ear is None:
+            await anyio.sleep(seconds)
+        elif await self.ear.pause(seconds, *self._names):
+            self._count = 0
 
     async def _look(self) -> Task | None:
         try:
@@ -86,6 +105,8 @@ class Looks:
             return self.seen
         if task.status not in _RANK and not task.done:
             self._warn(f"has the unknown status {task.status!r:.40}, taken for running")
+        if self.seen is None or task.status != self.seen.status:
+            self.tell(task)
         self.seen = task
         return task
 

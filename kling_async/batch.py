@@ -4,7 +4,6 @@ Many edits: each through session, points, gate, paid create and wait, as many at
 Failures are values. Selections are opened only a few ahead of the slots, so that none waits out its 24 hours.
 """
 
-import logging
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -17,6 +16,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from attrs import define, field
 
 from ._create import clip_digest
+from ._exchange import log
 from ._ids import drawn_id
 from .client import KlingClient
 from .errors import (
@@ -33,8 +33,6 @@ from .selection import SelectionSession
 from .slots import Slots
 
 __all__ = ("edit", "edit_many")
-
-log = logging.getLogger("kling_async")
 
 AnySlots: TypeAlias = AbstractAsyncContextManager[object, bool | None]
 Gate: TypeAlias = Callable[[Job, SelectionSession], Awaitable[str | None]]

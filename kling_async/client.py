@@ -22,13 +22,15 @@ from ._endpoints import (
 )
 from ._environment import credentials_from_env
 from ._exchange import Exchange, log
-from ._ids import check_id
+from ._ids import check_external_task_id, check_id
+from ._inbox import Ear, Eyes, Inbox, calmer
 from ._lease import Owner
 from ._open import open_transport
 from ._pages import Pages
-from ._urls import check_callback_url, check_url
+from ._urls import URL_LIMIT, check_callback_url, check_url
 from ._watch import Looks, Watch
 from .errors import DownloadError, InvalidInputError
+from .events import Event, Looked
 from .models import Task, Video
 from .policy import PollPolicy, RetryPolicy, check_count
 from .stores import IntentStore, MemoryStore
@@ -37,6 +39,9 @@ from .transport import Progress, Transport
 __all__ = ("KlingClient",)
 
 T = TypeVar("T")
+
+OWN_PATH = 100
+"""Characters at most of a task's own path below the callback URL."""
 
 
 class KlingClient(Calls):
@@ -51,7 +56,11 @@ class KlingClient(Calls):
             KeyPair. A loopback one may be http, and then loopback media are fine too.
         transport: What carries the requests; borrowed, never closed. By default a pool of its own.
         store: Where intents of paid creates are written; opened and closed with the client. By default memory.
-        callback_url: Where the service posts changes of each task, unless a create names another.
+        callback_url: Where the service posts changes of each task, unless a create names another. With an inbox,
+            each task gets a path of its own below it, for `kling_async.webhooks` to receive.
+        inbox: What hands on such posts. Waiting looks at once when one comes, and goes on polling, slower, beneath.
+        observer: Told of exchanges, replays, creates and changes of tasks (`kling_async.events`), in the client's own
+            task; it must not block.
         retry: When calls are sent again.
         poll: When running tasks are looked at.
         connections: Connections of its own pool at most.
@@ -72,6 +81,8 @@ class KlingClient(Calls):
         transport: Transport | None = None,
         store: IntentStore | None = None,
         callback_url: str | None = None,
+        inbox: Inbox | None = None,
+        observer: Callable[[Event], None] | None = None,
         retry: RetryPolicy | None = None,
         poll: PollPolicy | None = None,
         connections: int = 100,
@@ -86,11 +97,14 @@ class KlingClient(Calls):
         self._borrowed = transport
         self._store = MemoryStore() if store is None else store
         self._callback_url = None if callback_url is None else check_callback_url(callback_url, local=self._host.local)
+        self._inbox = None if inbox is None else _fitting(inbox, callback_url)
+        self._observer = observer
         self._retry = RetryPolicy() if retry is None else retry
         self._poll = PollPolicy() if poll is None else poll
         self._connections = check_count("connections", connections)
         self._owner = Owner(type(self).__name__)
         self._own: Transport | None = None
+        self._eyes: Eyes | None = None
 
     @classmethod
     def from_env(
@@ -100,6 +114,8 @@ class KlingClient(Calls):
         transport: Transport | None = None,
         store: IntentStore | None = None,
         callback_url: str | None = None,
+        inbox: Inbox | None = None,
+        observer: Callable[[Event], None] | None = None,
         retry: RetryPolicy | None = None,
         poll: PollPolicy | None = None,
         connections: int = 100,
@@ -120,6 +136,8 @@ class KlingClient(Calls):
             transport=transport,
             store=store,
             callback_url=callback_url,
+            inbox=inbox,
+            observer=observer,
             retry=retry,
             poll=poll,
             connections=connections,
@@ -142,10 +160,14 @@ class KlingClient(Calls):
             await self._store.open()
             if self._borrowed is None:
                 self._own = await open_transport(connections=self._connections)
+            self._begin()
         except BaseException:
             self._owner.closing()
             await self._release()
             raise
+        return self
+
+    def _begin(self) -> None:
         key = self._credentials.source or type(self._credentials).__name__
         self._exchange = Exchange(
             transport=self._borrowed or self._transport,
@@ -153,9 +175,19 @@ class KlingClient(Calls):
             signer=Signer(self._credentials),
             retry=self._retry,
             about=f"Check {key} for {self._host.name}: a key of another service or region fails just so.",
+            observer=self._observer,
         )
-        self._creates = Creates(self._exchange, self._store, self._lease, self._callback_url)
-        return self
+        self._creates = Creates(self._exchange, self._store, self._lease, self._callback_url_of)
+        if self._inbox is not None:
+            eyes = Eyes(self._credentials, self._lease, self._store, self._exchange)
+            self._inbox.attach(eyes)
+            self._eyes = eyes
+
+    def _callback_url_of(self, external_task_id: str) -> str | None:
+        if self._callback_url is None or self._eyes is None:
+            return self._callback_url
+        key = check_external_task_id(external_task_id)
+        return f"{self._callback_url.rstrip('/')}/{key}.{self._eyes.token(key)}"
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -172,6 +204,8 @@ class KlingClient(Calls):
 
     async def _release(self) -> None:
         with anyio.CancelScope(shield=True):
+            if self._inbox is not None and self._eyes is not None:
+                self._inbox.detach()
             own, self._own = self._own, None
             if own is not None:
                 await own.aclose()
@@ -230,10 +264,18 @@ class KlingClient(Calls):
         with self._lease("watch"):
             return await step()
 
+    def _tell(self, task: Task) -> None:
+        if self._observer is not None:
+            known = task.external_task_id
+            self._observer(Looked(task_id=task.task_id, external_task_id=known, status=task.status))
+
     def _looks(self, task: Task | str) -> Looks:
         seen = task if isinstance(task, Task) else None
         task_id = seen.task_id if seen else check_id("task", task)
-        return Looks(task_id=task_id, look=self._look, policy=self._poll, chance=random, seen=seen)
+        policy, ear = (self._poll, None) if self._inbox is None else (calmer(self._poll), Ear(self._inbox))
+        return Looks(
+            task_id=task_id, look=self._look, policy=policy, chance=random, tell=self._tell, seen=seen, ear=ear
+        )
 
     async def download(
         self, source: Video | str, path: str | Path, *, overwrite: bool = False, progress: Progress | None = None
@@ -310,3 +352,14 @@ def _checked(credentials: Credentials) -> Credentials:
         raise InvalidInputError("credentials", "must be an ApiKey or a KeyPair")
     check_signing(credentials)
     return credentials
+
+
+def _fitting(inbox: object, callback_url: str | None) -> Inbox:
+    if not isinstance(inbox, Inbox):
+        raise InvalidInputError("inbox", f"must be an Inbox, not {type(inbox).__name__}")
+    if callback_url is not None and ("?" in callback_url or len(callback_url) > URL_LIMIT - OWN_PATH):
+        reason = (
+            f"must have no query and {URL_LIMIT - OWN_PATH} characters at most: with an inbox, each task's path follows"
+        )
+        raise InvalidInputError("callback_url", reason)
+    return inbox

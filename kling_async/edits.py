@@ -115,10 +115,12 @@ class Edit:
 
     def _check_references(self) -> None:
         named = {(kind, int(number)) for kind, number in _REFERENCE.findall(self.prompt)}
-        for kind, number in sorted(named):
-            have = {"image": len(self.pictures), "video": 1}.get(kind, 0)
-            if not 1 <= number <= have:
-                raise InvalidInputError("prompt", f"<<<{kind}_{number}>>> names nothing: there are {have} of {kind}")
+        for kind, number in sorted(named - {("video", 1)}):
+            if kind != "image":
+                _warn(f"<<<{kind}_{number}>>> names nothing that the service documents")
+            elif not 1 <= number <= len(self.pictures):
+                reason = f"<<<image_{number}>>> names nothing: there are {len(self.pictures)} pictures"
+                raise InvalidInputError("prompt", reason)
         if ("video", 1) not in named:
             _warn("the prompt does not name <<<video_1>>>; the service advises to")
         if len(_REFERENCE.findall(self.prompt)) != self.prompt.count("<<<"):

@@ -288,7 +288,7 @@ class DownloadError(KlingError):
         super().__init__(message)
         self.status = status
         """HTTP status of the reply, where one came: 403 for a link that has expired."""
-        self.final = final or not (status is None or status == 404 or status >= 500)
+        self.final: bool = final or not (status is None or status == 404 or status >= 500)
         """Whether another try of the same link would end the same way."""
 
 

@@ -359,3 +359,24 @@ async def test_two_creates_of_one_id_at_once_are_one():
     assert 5 == len(tasks)
     assert 1 == len(set(tasks))
     assert {"order-1": 1} == dict(simulator.charges)
+
+
+class Failing(MemoryStore):
+    """
+    A store that fails once a task was accepted.
+    """
+
+    async def put(self, intent):
+        if intent.state not in {"intent", "sending"}:
+            raise StoreError("disk full")
+        await super().put(intent)
+
+
+async def test_a_paid_task_is_returned_even_if_it_cannot_be_written_down(caplog):
+    """
+    The log names what the store lost; an error would say that nothing was created.
+    """
+    task, _, store = await create(task_reply(), store=Failing())
+    assert "8781" == task.task_id
+    assert task.external_task_id in caplog.text
+    assert "sending" == (await store.get(task.external_task_id)).state

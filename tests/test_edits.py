@@ -83,8 +83,6 @@ def test_the_templates_take_every_field(edit):
         pytest.param({"negative_prompt": "x" * 2501}, "negative_prompt", id="B36"),
         pytest.param({"prompt": f"{V} {I1}"}, "prompt", id="B38-no-picture"),
         pytest.param({"prompt": f"{V} <<<image_0>>>"}, "prompt", id="B38-zero"),
-        pytest.param({"prompt": f"{V} <<<video_2>>>"}, "prompt", id="B38-second-video"),
-        pytest.param({"prompt": f"{V} <<<audio_1>>>"}, "prompt", id="B38-other-kind"),
         pytest.param({"prompt": f"{V} \ud800"}, "prompt", id="B39-surrogate"),
         pytest.param({"prompt": f"{V} \udfff"}, "prompt", id="B39-last-surrogate"),
         pytest.param({"prompt": f"{V} \0"}, "prompt", id="B39-nul"),
@@ -186,6 +184,8 @@ def test_a_prompt_of_2500_characters_is_accepted(character):
     [
         pytest.param("Delete the bird", "does not name <<<video_1>>>", id="B37"),
         pytest.param(f"Delete the bird from {V} and <<<image", "no reference", id="B38-unclosed"),
+        pytest.param(f"Delete the bird from {V} and <<<video_2>>>", "names nothing", id="B38-second-video"),
+        pytest.param(f"Delete the bird from {V} and <<<audio_1>>>", "names nothing", id="B38-other-kind"),
         pytest.param(f"Delete the <<<bird>>> from {V}", "no reference", id="B38-unnumbered"),
     ],
 )

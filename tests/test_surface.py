@@ -21,8 +21,20 @@ ROOT = Path(kling_async.__file__).parent
 TESTS = Path(__file__).parent
 
 LAYERS = {
-    "words": ["_refusals", "errors", "transport", "points", "_urls", "pictures", "masks", "edits", "models"],
-    "rules": ["_endpoints", "_auth", "_environment", "policy", "_ids", "_ledger", "jobs", "_codec", "_replies"],
+    "words": ["_refusals", "errors", "transport", "points", "_urls", "pictures", "masks", "edits", "models", "events"],
+    "rules": [
+        "_endpoints",
+        "_auth",
+        "_signatures",
+        "_environment",
+        "policy",
+        "_ids",
+        "_ledger",
+        "jobs",
+        "_codec",
+        "_replies",
+        "_hints",
+    ],
     "wires": ["_download", "_routes", "_flights", "_aiohttp", "_bridge", "_open"],
     "flows": [
         "slots",
@@ -30,9 +42,12 @@ LAYERS = {
         "_lease",
         "_exchange",
         "_create",
+        "_inbox",
         "_watch",
         "_pages",
         "_calls",
+        "_receiver",
+        "webhooks",
         "client",
         "selection",
         "batch",
@@ -55,6 +70,7 @@ USERS = [
     "stores",
     "transport",
     "client",
+    "webhooks",
     "selection",
 ]
 
@@ -128,12 +144,12 @@ def test_asyncio_is_known_to_the_wires_and_the_simulators_server_alone():
     assert users <= MAY_USE_ASYNCIO
 
 
-def test_aiohttp_is_imported_by_two_modules():
+def test_aiohttp_is_imported_by_three_modules():
     """
-    The pool, and the simulator's server.
+    The pool, the simulator's server, and the handler of webhooks for those whose own server it is.
     """
     users = {name for name, path in modules().items() if "aiohttp" in imports(name, path)}
-    assert {"_aiohttp", "simulator._http"} == users
+    assert {"_aiohttp", "simulator._http", "webhooks"} == users
 
 
 def test_the_simulator_uses_words_rules_and_the_saving_of_files():
@@ -301,7 +317,17 @@ def test_docstring_examples_hold():
     import doctest
 
     failures = attempted = 0
-    for name in [*LAYERS["words"], *LAYERS["rules"], "stores", "client", "selection", "jobs", "slots", "batch"]:
+    for name in [
+        *LAYERS["words"],
+        *LAYERS["rules"],
+        "stores",
+        "_inbox",
+        "client",
+        "selection",
+        "jobs",
+        "slots",
+        "batch",
+    ]:
         module = importlib.import_module(f"kling_async.{name}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", kling_async.KlingWarning)

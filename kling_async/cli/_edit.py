@@ -13,7 +13,6 @@ from kling_async.errors import (
     KeyConflictError,
     KlingError,
     NotFoundError,
-    StoreError,
     UnknownOutcomeError,
 )
 from kling_async.models import Task
@@ -114,8 +113,8 @@ async def _created(selection: SelectionSession, wish: Edit, key: str | None, und
     """Without a key the library draws the id, for one that is given is looked for at the service first."""
     try:
         return await selection.create_task(wish, external_task_id=key)
-    except (UnknownOutcomeError, StoreError):
-        raise  # the store may have failed after the service had accepted
+    except UnknownOutcomeError:
+        raise
     except KlingError:
         underway.refused()
         raise
