@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from weakref import WeakValueDictionary
 
 import anyio
 import orjson
@@ -38,6 +39,7 @@ from .errors import (
 )
 from .events import Created
 from .models import Marks, Task
+from .slots import Slots
 from .stores import Intent, IntentStore, State
 
 log = logging.getLogger("kling_async")
@@ -98,7 +100,7 @@ class Creates:
     """Leave of the client for a call."""
     callback_url: Callable[[str], str | None]
     """Where changes of the task with this external id are posted, unless its create names another place."""
-    _locks: dict[str, anyio.Lock] = field(factory=dict, init=False)
+    _turns: WeakValueDictionary[str, Slots] = field(factory=WeakValueDictionary, init=False)
 
     async def create(
         self,
@@ -154,13 +156,9 @@ class Creates:
     @asynccontextmanager
     async def _alone(self, key: str) -> AsyncIterator[None]:
         """One create of an id at a time: the second finds what the first has written."""
-        lock = self._locks.setdefault(key, anyio.Lock())
-        async with lock:
-            try:
-                yield
-            finally:
-                if not lock.statistics().tasks_waiting:
-                    del self._locks[key]
+        turn = self._turns.setdefault(key, Slots(1))
+        async with turn:
+            yield
 
     def _intent(self, key: str, payload: str, session_id: str) -> Intent:
         return Intent(

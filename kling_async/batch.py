@@ -300,7 +300,7 @@ class _Lifted:
 
 
 def _lifted(jobs: Iterable[Job] | AsyncIterable[Job]) -> AsyncIterator[Job]:
-    return aiter(jobs) if isinstance(jobs, AsyncIterable) else _Lifted(iter(jobs))
+    return aiter(jobs if isinstance(jobs, AsyncIterable) else _Lifted(iter(jobs)))
 
 
 def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:

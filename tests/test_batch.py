@@ -283,6 +283,23 @@ async def test_what_a_gate_raises_ends_the_block_as_itself():
     assert {} == dict(simulator.charges)
 
 
+async def test_what_the_body_raises_goes_before_what_a_gate_raises():
+    """
+    One error comes out, and it is the caller's own.
+    """
+
+    async def gate(asked, selection):
+        raise ZeroDivisionError
+
+    async with client_of(Simulator()) as client:
+        with pytest.raises(KeyError):
+            async with edit_many(client, [job()], slots=1, gate=gate):
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    raise KeyError
+
+
 async def test_what_the_jobs_raise_ends_the_block_as_itself():
     """
     A faulty row of a user's file is the user's own error.

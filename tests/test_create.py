@@ -30,7 +30,7 @@ from kling_async import (
     UnknownOutcomeError,
 )
 from kling_async._create import clip_digest, session_digest
-from kling_async.simulator import Shape, Simulator
+from kling_async.simulator import Fault, Shape, Simulator
 from kling_async.transport import Response
 from tests.doubles import KEY, Script, envelope, task_reply
 
@@ -355,7 +355,7 @@ async def test_two_creates_of_one_id_at_once_are_one():
         async with anyio.create_task_group() as group:
             for _ in range(5):
                 group.start_soon(order)
-        assert {} == client.creates._locks
+        assert 0 == len(client.creates._turns)
     assert 5 == len(tasks)
     assert 1 == len(set(tasks))
     assert {"order-1": 1} == dict(simulator.charges)
@@ -380,3 +380,26 @@ async def test_a_paid_task_is_returned_even_if_it_cannot_be_written_down(caplog)
     assert "8781" == task.task_id
     assert task.external_task_id in caplog.text
     assert "sending" == (await store.get(task.external_task_id)).state
+
+
+async def test_a_refused_create_lets_the_next_of_its_id_try():
+    """
+    Who waited for the first finds that nothing was created, and creates.
+    """
+    simulator = Simulator(shape=Shape(external_ids="repeatable"), faults=[Fault("create", "code", code=1303)])
+    came = []
+    async with KlingClient(ApiKey(KEY), transport=simulator.transport()) as client:
+        info = await client.init_selection(video_url="https://example.com/clip.mp4")
+        await client.add_selection(info.session_id, 0, [(0.5, 0.5)])
+
+        async def order():
+            try:
+                came.append((await client.create_task(info.session_id, EDIT, external_task_id="order-1")).status)
+            except QuotaFullError:
+                came.append("refused")
+
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(order)
+    assert ["refused", "submitted", "submitted"] == came
+    assert {"order-1": 1} == dict(simulator.charges)

@@ -84,7 +84,7 @@ async def test_a_thousand_jobs_run_fifty_at_a_time(left_behind):
     ):
         ends = [type(outcome).__name__ async for outcome in outcomes]
     assert ["Edited"] * 1000 == ends
-    assert 50 >= simulator.most_running > 10
+    assert 50 >= simulator.most_running
     assert 1000 == len(simulator.charges)
     assert {1} == set(simulator.charges.values())
 
