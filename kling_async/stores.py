@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 import anyio
-import anyio.lowlevel
 import orjson
 from anyio import to_thread
 from attrs import define, field, frozen
@@ -125,16 +124,13 @@ class MemoryStore:
     async def put(self, intent: Intent) -> None:
         """Keep an intent."""
         self._intents[intent.external_task_id] = intent
-        await anyio.lowlevel.checkpoint()
 
     async def get(self, external_task_id: str) -> Intent | None:
         """The intent with this id."""
-        await anyio.lowlevel.checkpoint()
         return self._intents.get(external_task_id)
 
     async def recent(self, most: int = 100) -> tuple[Intent, ...]:
         """The latest intents, newest first."""
-        await anyio.lowlevel.checkpoint()
         return tuple(reversed(self._intents.values()))[:most]
 
 
