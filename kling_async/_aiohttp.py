@@ -171,7 +171,7 @@ class AiohttpTransport:
                 finally:
                     self._turns.release()
         except _FAULTS as error:
-            raise self._fault(error, flight, url) from error
+            raise self._fault(error, flight, url) from _bare(error)
 
     async def _turn(self, flight: Flight) -> None:
         flight.waits = self._turns.locked()
@@ -271,7 +271,7 @@ class AiohttpTransport:
                 reply.close()
                 url = _onward(reply)
         except _FAULTS as error:
-            raise DownloadError(f"{url.host or 'the link'}: {_scrubbed(error, url)}") from error
+            raise DownloadError(f"{url.host or 'the link'}: {_scrubbed(error, url)}") from _bare(error)
         raise DownloadError(f"{url.host}: more than {REDIRECTS} redirects", final=True)
 
     async def aclose(self) -> None:
@@ -338,6 +338,17 @@ def _onward(reply: ClientResponse) -> URL:
     if reply.url.scheme == "https" and url.scheme == "http":
         raise DownloadError(f"{reply.url.host}: redirects from https to http", status=reply.status)
     return url
+
+
+def _bare(error: Exception) -> Exception:
+    """
+    The same error without the frames it came through: aiohttp's locals hold our headers, and some print locals.
+    """
+    inner: BaseException | None = error
+    while inner is not None:
+        inner.__traceback__ = None
+        inner = inner.__cause__ or inner.__context__
+    return error
 
 
 def _scrubbed(error: Exception, url: URL) -> str:

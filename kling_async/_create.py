@@ -21,6 +21,7 @@ from ._endpoints import CREATE, GET
 from ._exchange import Exchange, replayable
 from ._ids import drawn_id
 from ._lease import Lease
+from ._refusals import excerpt
 from ._replies import read
 from ._urls import check_callback_url, check_url
 from .edits import Edit
@@ -33,6 +34,7 @@ from .errors import (
     LostReplyError,
     NotFoundError,
     NotSentError,
+    SelectionExpiredError,
     ServerError,
     StoreError,
     UnknownOutcomeError,
@@ -41,6 +43,9 @@ from .events import Created
 from .models import Marks, Task
 from .slots import Slots
 from .stores import Intent, IntentStore, State
+
+BECAUSE = 120
+"""Characters of what went wrong that an unknown outcome quotes."""
 
 log = logging.getLogger("kling_async")
 
@@ -172,25 +177,32 @@ class Creates:
     async def _known(self, key: str, payload: str) -> Task | None:
         earlier = await self.store.get(key)
         if earlier is None:
-            return await self._found(key, payload)
-        if earlier.payload != payload or earlier.base_url != self.exchange.host.base_url:
+            return await self._found(self._intent(key, payload, ""))
+        if earlier.base_url != self.exchange.host.base_url:
+            text = f"{key!r} was used at {earlier.base_url}: another service needs another id"
+            raise KeyConflictError(text, external_task_id=key)
+        if earlier.payload != payload:
             raise KeyConflictError(
                 f"{key!r} already stands for another edit: another edit needs another id", external_task_id=key
             )
         if earlier.state in {"intent", "refused"}:
             return None
-        if earlier.task_id is None:
+        if earlier.task_id is not None:
+            task = await self.exchange(GET, path=GET.at(earlier.task_id))
+            return task.named(key)
+        found = await self._found(earlier)
+        if found is None:
+            # That it is not found proves nothing: it may be on its way, or the host may not look by our id.
             raise _unknown(earlier)
-        task = await self.exchange(GET, path=GET.at(earlier.task_id))
-        return task.named(key)
+        return found
 
-    async def _found(self, key: str, payload: str) -> Task | None:
-        """A given id that the store does not know may have been sent from elsewhere: look before sending."""
+    async def _found(self, intent: Intent) -> Task | None:
+        """The task that answers to our id, written down; whoever created it, it is not created again."""
+        key = intent.external_task_id
         try:
             task = await self.exchange(GET, path=GET.at(key))
         except (NotFoundError, InvalidRequestError):
             return None
-        intent = self._intent(key, payload, "")
         if task.external_task_id != key:
             raise _unknown(intent)
         await self._put(evolve(intent, task_id=task.task_id), "accepted")
@@ -211,8 +223,11 @@ class Creates:
             except KlingError as error:
                 doubt = in_doubt(error, intent.external_task_id)
                 await self._put(intent, _state(error, doubt=doubt))
+                if isinstance(error, NotFoundError) and error.code == 1203:
+                    text = f"the service does not know selection {intent.session_id} (any more): call rebuild()"
+                    raise SelectionExpiredError(text) from error
                 if doubt:
-                    raise _unknown(intent) from error
+                    raise _unknown(intent, error) from error
                 delay = self.exchange.delay(intent.attempts, error) if replayable(error, CREATE.replay) else None
                 if delay is None:
                     raise
@@ -260,8 +275,9 @@ def _state(error: KlingError, *, doubt: bool) -> State:
     return "intent" if isinstance(error, NotSentError) else "refused"
 
 
-def _unknown(intent: Intent) -> UnknownOutcomeError:
+def _unknown(intent: Intent, error: KlingError | None = None) -> UnknownOutcomeError:
     return UnknownOutcomeError(
+        because=None if error is None else excerpt(error, BECAUSE),
         external_task_id=intent.external_task_id,
         attempts=intent.attempts,
         first_sent_at=intent.first_sent_at or intent.created_at,

@@ -28,5 +28,9 @@ def credentials_from_env() -> tuple[Credentials, str]:
     if access and secret:
         pair = KeyPair(access, secret, source="KLING_ACCESS_KEY and KLING_SECRET_KEY")
         return pair, base_url or KLING_GLOBAL_URL
+    if access or secret:
+        missing = "KLING_SECRET_KEY" if access else "KLING_ACCESS_KEY"
+        others = "set both of KLING_ACCESS_KEY and KLING_SECRET_KEY, or COMETAPI_KEY, or KLING_API_KEY"
+        raise InvalidInputError("environment", f"{missing} is missing: {others}")
     reason = "set COMETAPI_KEY, or KLING_API_KEY, or KLING_ACCESS_KEY with KLING_SECRET_KEY"
     raise InvalidInputError("environment", reason)

@@ -181,13 +181,18 @@ class Exchange:
         return reader(await self._send(method, url, payload))
 
     async def _send(self, method: str, url: str, payload: bytes) -> Response:
-        headers = {"Authorization": self.signer.authorization(self.now()), "Content-Type": "application/json"}
+        request = self._signed(method, url, payload)
         told = self.observer is not None or log.isEnabledFor(logging.DEBUG)
         started = anyio.current_time() if told else 0.0
-        response = await self.transport.exchange(Request(method, url, headers, payload))
+        response = await self.transport.exchange(request)
         if told:
             self._exchanged(method, url, response.status, anyio.current_time() - started)
         return evolve(response, body=self.signer.struck(response.body)) if response.status >= 400 else response
+
+    def _signed(self, method: str, url: str, payload: bytes) -> Request:
+        # Apart from the call, so that no frame of a failed one has the key among its locals.
+        headers = {"Authorization": self.signer.authorization(self.now()), "Content-Type": "application/json"}
+        return Request(method, url, headers, payload)
 
     def _exchanged(self, method: str, url: str, status: int, seconds: float) -> None:
         path = url.partition("?")[0].removeprefix(self.host.base_url)

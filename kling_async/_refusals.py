@@ -98,7 +98,7 @@ class InvalidRequestError(APIError):
     The service found a parameter wrong: codes 1200 to 1202, other HTTP 4xx.
     """
 
-    advice = "The service does not name the allowed values; compare the parameter with its documentation."
+    advice = "Compare it with the service's documentation; clips and pictures must be reachable without login."
 
 
 class NotFoundError(APIError):

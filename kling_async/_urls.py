@@ -9,6 +9,15 @@ from urllib.parse import urlsplit
 from .errors import InvalidInputError, KlingWarning
 
 URL_LIMIT = 2048
+
+
+def shown_url(url: str | None) -> str:
+    """
+    A URL as a repr shows it: the query of a signed link is a secret for as long as the link lives.
+    """
+    return repr(url if url is None else url.partition("?")[0])
+
+
 OTHER_CLIPS = (".avi", ".flv", ".gif", ".mkv", ".webm", ".wmv")
 """Endings of clips that are neither MP4 nor MOV."""
 
@@ -35,7 +44,8 @@ def check_url(name: str, url: object, *, local: bool = False) -> str:
     if parts.scheme == "data":
         raise InvalidInputError(name, "is a data: URL; give the bytes to Image.from_bytes")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise InvalidInputError(name, f"must be a public https URL, not {parts.scheme or 'a relative path'!r}")
+        kind = f"a URL of {parts.scheme!r}" if parts.scheme else "a relative path"
+        raise InvalidInputError(name, f"must be a public https URL, not {kind}: the service reads no local files")
     if "@" in parts.netloc:
         raise InvalidInputError(name, "must not hold a user name or password: they would end in logs")
     if len(url) > URL_LIMIT:

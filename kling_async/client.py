@@ -93,7 +93,8 @@ class KlingClient(Calls):
         self._host = host(default if base_url is None else base_url)
         if isinstance(credentials, KeyPair) and self._host.base_url == COMETAPI_URL:
             reason = f"a KeyPair belongs to Kling itself: {KLING_GLOBAL_URL} or {KLING_CHINA_URL}"
-            raise InvalidInputError("base_url", reason)
+            raise InvalidInputError("base_url", f"{reason}; for CometAPI give an ApiKey")
+        check_signing(credentials)
         self._borrowed = transport
         self._store = MemoryStore() if store is None else store
         self._callback_url = None if callback_url is None else check_callback_url(callback_url, local=self._host.local)
@@ -298,7 +299,9 @@ class KlingClient(Calls):
         """
         with self._lease("download"):
             url = source.url if isinstance(source, Video) else source
-            check_url("source", url or None, local=self._host.local)
+            if not url:
+                raise InvalidInputError("source", "has no link: give a Video that has one, or a URL")
+            check_url("source", url, local=self._host.local)
             attempt = 1
             while True:
                 try:
@@ -350,7 +353,6 @@ def _checked(credentials: Credentials) -> Credentials:
     given: object = credentials
     if not isinstance(given, ApiKey | KeyPair):
         raise InvalidInputError("credentials", "must be an ApiKey or a KeyPair")
-    check_signing(credentials)
     return credentials
 
 

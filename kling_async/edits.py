@@ -132,6 +132,13 @@ def _warn(text: str) -> None:
     warnings.warn(text, KlingWarning, stacklevel=5)
 
 
+def _named(name: str, value: object) -> str:
+    """What a template speaks of: an empty text would be paid for all the same."""
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidInputError(name, f"must name it, such as 'the bird', not {value!r}")
+    return value
+
+
 def _pictures(value: object) -> tuple[Image, ...]:
     given = tuple(value) if isinstance(value, list | tuple) else (value,)
     for picture in given:
@@ -188,7 +195,7 @@ class Addition(Edit):
         """
         named = " and ".join(f"<<<image_{number}>>>" for number in range(1, len(images) + 1))
         return cls(
-            prompt=f"Using the context of <<<video_1>>>, seamlessly add {what} from {named}",
+            prompt=f"Using the context of <<<video_1>>>, seamlessly add {_named('what', what)} from {named}",
             images=images,
             negative_prompt=negative_prompt,
             mode=mode,
@@ -247,7 +254,7 @@ class Swap(Edit):
             InvalidInputError: As for the class.
         """
         return cls(
-            prompt=f"swap {new} from <<<image_1>>> for {old} from <<<video_1>>>",
+            prompt=f"swap {_named('new', new)} from <<<image_1>>> for {_named('old', old)} from <<<video_1>>>",
             image=image,
             negative_prompt=negative_prompt,
             mode=mode,
@@ -290,7 +297,7 @@ class Removal(Edit):
             InvalidInputError: As for the class.
         """
         return cls(
-            prompt=f"Delete {what} from <<<video_1>>>",
+            prompt=f"Delete {_named('what', what)} from <<<video_1>>>",
             negative_prompt=negative_prompt,
             mode=mode,
             duration=duration,

@@ -185,15 +185,19 @@ class UnknownOutcomeError(SubmissionError):
     A create was sent and no usable answer came: a paid task may or may not exist.
     """
 
-    def __init__(self, *, external_task_id: str, attempts: int, first_sent_at: datetime) -> None:
+    def __init__(
+        self, *, external_task_id: str, attempts: int, first_sent_at: datetime, because: str | None = None
+    ) -> None:
         self.attempts = attempts
         """How often the create was sent."""
         self.first_sent_at = first_sent_at
         """When its first byte may have left."""
+        why = f" ({because})" if because else ""
+        look = f"get_task(external_task_id={external_task_id!r})"
         super().__init__(
             f"the create {external_task_id!r} was sent at {first_sent_at.isoformat(timespec='seconds')} and its outcome"
-            f" is unknown: a paid task may exist. Look with get_task(external_task_id={external_task_id!r}) or in the"
-            " provider's console before you create again under another id",
+            f" is unknown{why}: a paid task may exist. Look with {look} or in the provider's console before you create"
+            " again under another id",
             external_task_id=external_task_id,
         )
 

@@ -9,7 +9,7 @@ from attrs import field, frozen
 
 from ._ids import check_id, external_id
 from ._ledger import FRAMES_MOST, check_points
-from ._urls import check_url
+from ._urls import check_url, shown_url
 from .edits import Addition, Removal, Swap
 from .errors import InvalidInputError, KlingError
 from .models import Marks, Task
@@ -34,7 +34,7 @@ class Job:
         InvalidInputError: Not exactly one source is given, a limit is broken, or a swap or removal marks nothing.
     """
 
-    video_url: str | None = None
+    video_url: str | None = field(default=None, repr=shown_url)
     """A public URL of the clip."""
     video_id: str | None = field(default=None, kw_only=True)
     """Instead, a result of the same account."""

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from attrs import evolve, field, frozen
 
+from ._urls import shown_url
 from .errors import DecodeError, InvalidInputError, TaskFailedError
 from .masks import Mask
 from .points import Point, PointLike, as_points
@@ -46,7 +47,7 @@ class SelectionInfo:
     """How many frames there are."""
     duration: float | None = None
     """Seconds; the wire's milliseconds (or, on some gateways, seconds) are told apart by frames and fps."""
-    normalized_video_url: str | None = None
+    normalized_video_url: str | None = field(default=None, repr=shown_url)
     """The service's own copy of the clip, whose frames the indexes count."""
     raw: Raw = field(default=None, repr=False, eq=False)
     """The whole reply."""
@@ -130,7 +131,7 @@ class SelectionState:
     """The selection session."""
     opened_at: datetime
     """When it was opened, in UTC; it expires 24 hours later."""
-    video_url: str | None = None
+    video_url: str | None = field(default=None, repr=shown_url)
     """Its source, if that was a URL."""
     video_id: str | None = None
     """Its source, if that was a video of the same account."""
@@ -162,11 +163,11 @@ class Preview:
     The mask on every frame, rendered. The links' life is documented nowhere: fetch them soon.
     """
 
-    video_url: str | None = None
+    video_url: str | None = field(default=None, repr=shown_url)
     """The clip with the mask drawn on it."""
-    cover_url: str | None = None
+    cover_url: str | None = field(default=None, repr=shown_url)
     """A picture for that clip."""
-    tracking_url: str | None = None
+    tracking_url: str | None = field(default=None, repr=shown_url)
     """The masks of every frame, in a format that is documented nowhere."""
     raw: Raw = field(default=None, repr=False, eq=False)
     """The whole reply."""
@@ -180,9 +181,9 @@ class Video:
 
     video_id: str | None = None
     """Opens a new selection on this result: `video_id=`."""
-    url: str | None = None
+    url: str | None = field(default=None, repr=shown_url)
     """Where to fetch it; without any credentials."""
-    watermark_url: str | None = None
+    watermark_url: str | None = field(default=None, repr=shown_url)
     """The watermarked copy, where one was asked for."""
     duration: float | None = None
     """Seconds."""

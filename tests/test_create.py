@@ -25,6 +25,7 @@ from kling_async import (
     NotSentError,
     QuotaFullError,
     Removal,
+    SelectionExpiredError,
     StoreError,
     Swap,
     UnknownOutcomeError,
@@ -201,9 +202,38 @@ async def test_an_id_in_doubt_stays_in_doubt():
     A create whose outcome is unknown is not sent again under the same id.
     """
     _, _, store = await create(LostReplyError("cut"), external_task_id="order-1")
-    error, script, _ = await create(task_reply(), store=store, external_task_id="order-1")
+    error, script, _ = await create(MISSING, task_reply(), store=store, external_task_id="order-1")
     assert UnknownOutcomeError is type(error)
-    assert [] == script.requests
+    assert ["GET videos/multi-elements/order-1"] == script.paths
+
+
+async def test_an_id_in_doubt_is_settled_as_soon_as_its_task_is_found():
+    """
+    The reply was lost, but the task is there: it is adopted, and nothing is paid again.
+    """
+    _, _, store = await create(LostReplyError("cut"), external_task_id="order-1")
+    found = task_reply("processing", task_info={"external_task_id": "order-1"})
+    task, script, _ = await create(found, store=store, external_task_id="order-1")
+    assert ("8781", "accepted") == (task.task_id, (await store.get("order-1")).state)
+    assert ["GET videos/multi-elements/order-1"] == script.paths
+
+
+async def test_an_unknown_outcome_says_why():
+    """
+    A lost reply is told from a gateway's 502.
+    """
+    error, _, _ = await create(Response(502, body=b"bad gateway"), external_task_id="order-1")
+    assert "(bad gateway (HTTP 502)" in str(error)
+
+
+async def test_a_selection_that_the_service_ended_is_told_as_such():
+    """
+    1203 for the session at the paid call: nothing was created, and rebuild is the cure.
+    """
+    error, _, store = await create(envelope(code=1203, status=404), external_task_id="order-1")
+    assert SelectionExpiredError is type(error)
+    assert "order-1" == error.external_task_id
+    assert "refused" == (await store.get("order-1")).state
 
 
 async def test_a_refused_id_may_be_used_again():

@@ -236,3 +236,18 @@ def test_an_edit_is_a_value(edit):
     assert hash(edit) == hash(pickle.loads(pickle.dumps(edit)))
     with pytest.raises(AttributeError):
         edit.prompt = "another"
+
+
+@pytest.mark.parametrize("what", ["", " ", None])
+def test_a_template_of_nothing_is_refused(what):
+    """
+    "Delete  from the video" would be paid for like any other.
+    """
+    for build in (
+        lambda: Removal.of(what),
+        lambda: Swap.of(what, "the cat", HAT),
+        lambda: Swap.of("the cat", what, HAT),
+        lambda: Addition.of(what, HAT),
+    ):
+        with pytest.raises(InvalidInputError, match="must name it"):
+            build()

@@ -360,7 +360,11 @@ async def test_a_delivery_over_real_sockets_ends_a_wait(framework, anyio_backend
                     (400, url, {"data": b"{}", "headers": JSON}),
                 ]
                 for status, where, request in asked:
-                    assert status == (await answer(session, where, **request))[0]
+                    try:
+                        assert status == (await answer(session, where, **request))[0]
+                    except aiohttp.ClientConnectionError:
+                        # A server may hang up on a body that is too large before all of it was written.
+                        assert 413 == status
                 async with session.get(url) as reply:
                     assert (405, "POST") == (reply.status, reply.headers["allow"])
                 assert [] == orders

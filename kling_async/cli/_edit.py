@@ -5,19 +5,18 @@ Everything that can be wrong with the arguments is said before the first request
 without a yes.
 """
 
+from collections.abc import Mapping
+
+from kling_async._create import clip_digest
 from kling_async.client import KlingClient
 from kling_async.edits import Edit
 from kling_async.errors import (
     DeclinedError,
-    InvalidRequestError,
-    KeyConflictError,
     KlingError,
-    NotFoundError,
     UnknownOutcomeError,
 )
-from kling_async.models import Task
+from kling_async.models import Marks, Task
 from kling_async.selection import SelectionSession
-from kling_async.stores import SqliteStore
 
 from ._ending import fetched, waited
 from ._marking import mark, opened, preview
@@ -55,7 +54,7 @@ async def edit(source: str, order: Order, *, service: Service, show: Show, under
 
     store.told = told
     async with client:
-        task = await known(client, store, order.key) if order.key else None
+        task = await _known(client, order, clip, wish)
         if task is not None:
             show.line(f"{order.key} already stands for task {task.task_id}: nothing is paid again")
         else:
@@ -71,34 +70,12 @@ async def edit(source: str, order: Order, *, service: Service, show: Show, under
         await fetched(client, task, order.out, force=order.force, show=show, underway=underway)
 
 
-async def known(client: KlingClient, store: SqliteStore, key: str) -> Task | None:
-    """
-    The task that a key already stands for, looked up before anything is opened for it.
-
-    Args:
-        client: An open client.
-        store: Its store.
-        key: The external id.
-
-    Raises:
-        KeyConflictError: It was used at another service.
-        UnknownOutcomeError: It was sent and never answered, and the service does not find it.
-        KlingError: As `KlingClient.get_task`.
-    """
-    intent = await store.get(key)
-    if intent is not None and intent.base_url != client.base_url:
-        text = f"{key!r} was used at {intent.base_url}: another service needs another --key"
-        raise KeyConflictError(text, external_task_id=key)
-    if intent is not None and intent.task_id is not None:
-        return (await client.get_task(intent.task_id)).named(key)
-    try:
-        return (await client.get_task(external_task_id=key)).named(key)
-    except (NotFoundError, InvalidRequestError):
-        if intent is None or intent.first_sent_at is None or intent.state in {"intent", "refused"}:
-            return None
-        raise UnknownOutcomeError(
-            external_task_id=key, attempts=intent.attempts, first_sent_at=intent.first_sent_at
-        ) from None
+async def _known(client: KlingClient, order: Order, clip: Mapping[str, str], wish: Edit) -> Task | None:
+    """The task that the key already stands for, looked up before anything is opened for it."""
+    if order.key is None:
+        return None
+    [source] = clip.values()
+    return await client.creates.known(order.key, clip_digest(source, Marks(order.marks), wish))
 
 
 async def _agreed(order: Order, wish: Edit, show: Show) -> None:

@@ -273,7 +273,8 @@ class Underway:
             return (self.idle,) if self.idle else ()
         named = f" (external id {self.external_task_id})" if self.external_task_id else ""
         if self.task.done:
-            return f"Task {self.task.task_id}{named} is done; its link lives for 30 days.", f"Fetch it:  {self.take_up}"
+            done = f"Task {self.task.task_id}{named} is done; its result is kept for 30 days."
+            return done, f"Fetch it:  {self.take_up}"
         return f"Task {self.task.task_id}{named} goes on at the service and is paid.", f"Take it up:  {self.take_up}"
 
     @property

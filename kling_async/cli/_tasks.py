@@ -229,7 +229,7 @@ async def wait(name: str, out: Path | None, *, force: bool, service: Service, sh
         if out is None:
             underway.task = None
             show.event("done", {**task_facts(task), "path": None})
-            show.line(f"its link lives for 30 days: {task.video.url}")
+            show.line(f"its result is kept for 30 days: {task.video.url}")
         else:
             await fetched(client, task, out, force=force, show=show, underway=underway)
 

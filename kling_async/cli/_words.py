@@ -155,7 +155,8 @@ def _unfetched(error: DownloadError, _service: Service) -> Told:
     if broke_off:
         return Told(f"{host}: the file broke off", "Try again: nothing is left of the part that came.")
     if error.status in {403, 404, 410}:
-        return Told(f"{host.partition(';')[0]}: the link has expired, or is not there yet", "Links live for 30 days.")
+        what = f"{host.partition(';')[0]}: the link has expired, or is not there yet"
+        return Told(what, "Run kling-async tasks download TASK: it asks for a fresh link. Results live for 30 days.")
     return Told(str(error))
 
 

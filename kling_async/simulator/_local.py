@@ -116,7 +116,9 @@ class LocalTransport:
                 body, status = outcome.response.body, outcome.response.status
                 return body, body[: len(body) // 2], status
             if outcome.status >= 400:
-                raise DownloadError(f"HTTP {outcome.status} for {url.partition('?')[0]}", status=outcome.status)
+                advice = "; the link may have expired: get the task again" if outcome.status in {403, 404} else ""
+                text = f"HTTP {outcome.status} for {url.partition('?')[0]}{advice}"
+                raise DownloadError(text, status=outcome.status)
             if "location" not in outcome.headers:
                 return outcome.body, outcome.body, outcome.status
             url = urljoin(url, outcome.headers["location"])
