@@ -5,14 +5,26 @@ Many edits at once over real sockets: all end, nothing is left behind, and cance
 import contextlib
 import gc
 import threading
+import traceback
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from kling_async import ApiKey, Job, KlingClient, PollPolicy, Removal, SelectionSession, edit_many
-from kling_async.simulator import Simulator
+from kling_async import (
+    ApiKey,
+    Job,
+    KlingClient,
+    PollPolicy,
+    Removal,
+    RetryPolicy,
+    SelectionSession,
+    TransportError,
+    edit_many,
+)
+from kling_async.simulator import Fault, Simulator
+from tests.doubles import KEY
 
 pytestmark = [pytest.mark.real_clock, pytest.mark.timeout(100), pytest.mark.slow]
 
@@ -69,6 +81,22 @@ async def test_two_hundred_edits_at_once_end_and_leave_nothing(left_behind, tmp_
             group.start_soon(edit, client, number, tmp_path, done)
     assert MANY == len(done) == len(list(tmp_path.iterdir()))
     assert {f"order-{number}": 1 for number in range(MANY)} == dict(simulator.charges)
+
+
+@pytest.mark.parametrize("how", ["lost", "dead host"])
+async def test_no_frame_of_a_failed_call_holds_the_key(how):
+    """
+    Error reporters collect the locals of every frame: the key is in none of them.
+    """
+    simulator = Simulator(faults=[Fault("get", "cut", times=5)])
+    async with simulator.serve() as base_url:
+        url = base_url if how == "lost" else "http://127.0.0.1:1/kling"
+        async with KlingClient(ApiKey(KEY), base_url=url, retry=RetryPolicy(attempts=1)) as client:
+            with pytest.raises(TransportError) as caught:
+                await client.get_task("8781")
+    told = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+    assert "_exchange.py" in told
+    assert KEY not in told
 
 
 async def test_a_thousand_jobs_run_fifty_at_a_time(left_behind):

@@ -13,8 +13,11 @@ from hypothesis import given
 from kling_async import (
     DecodeError,
     InvalidInputError,
+    Job,
     Marks,
     Point,
+    Preview,
+    Removal,
     SelectionInfo,
     SelectionState,
     Task,
@@ -191,3 +194,21 @@ def test_a_whole_reply_is_kept_beside_the_value():
     assert bare == full
     assert hash(bare) == hash(full)
     assert "secret" not in repr(full)
+
+
+def test_no_repr_shows_the_query_of_a_signed_link():
+    """
+    It opens the file for whoever reads the log.
+    """
+    link = "https://cdn.example.com/a.mp4?signature=secret"
+    values = [
+        Video(url=link, watermark_url=link),
+        Preview(video_url=link, cover_url=link, tracking_url=link),
+        SelectionInfo(session_id="1", normalized_video_url=link),
+        SelectionState(session_id="1", opened_at=datetime(2026, 11, 20, tzinfo=UTC), video_url=link),
+        Job(link, marks={0: [(0.5, 0.5)]}, edit=Removal.of("it")),
+    ]
+    shown = repr(values)
+    assert "https://cdn.example.com/a.mp4" in shown
+    assert "secret" not in shown
+    assert "url=None" in repr(Video())
