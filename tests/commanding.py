@@ -14,11 +14,12 @@ import orjson
 from anyio.from_thread import start_blocking_portal
 from attrs import frozen
 
+from kling_async import simulator
 from kling_async.cli import main
 from kling_async.simulator import Footage, Simulator
 
 ROOT = Path(__file__).parents[1]
-CLIP = ROOT / "kling_async" / "simulator" / "media" / "bunny-24fps-4s.mp4"
+CLIP = Path(simulator.__file__).parent / "media" / "bunny-24fps-4s.mp4"
 KNOWN = ("COMETAPI_KEY", "KLING_API_KEY", "KLING_ACCESS_KEY", "KLING_SECRET_KEY", "KLING_BASE_URL")
 
 

@@ -11,7 +11,7 @@ from kling_async.simulator import _eyes
 from kling_async.simulator._eyes import Clip, open_clip, register, segment, track
 from tests.clips import movie, overlap, scene, texture
 
-BUNNY = Path(__file__).parents[1] / "kling_async/simulator/media/bunny-24fps-4s.mp4"
+BUNNY = Path(_eyes.__file__).parent / "media" / "bunny-24fps-4s.mp4"
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
+from kling_async import simulator
 from kling_async.simulator._footage import open_clip
 from kling_async.simulator._outline import grabcut, grown, resized, segment
 from tests.clips import overlap, scene, texture
 
-BUNNY = Path(__file__).parents[1] / "kling_async/simulator/media/bunny-24fps-4s.mp4"
+BUNNY = Path(simulator.__file__).parent / "media" / "bunny-24fps-4s.mp4"
 
 
 def disc(height, width, x, y, radius):
