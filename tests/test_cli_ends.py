@@ -85,7 +85,7 @@ def test_before_the_create_nothing_is_paid(run, interrupt):
     Interrupted while marking, the command ends with 130 and says that nothing was created.
     """
     interrupt("mask")
-    with serving() as served:
+    with serving(faults=[Fault("preview", "hang")]) as served:
         ended = run("edit", served.clip, *REMOVAL, "--json", "--base-url", served.base_url)
         assert (130, {}) == (ended.code, served.simulator.charges)
     assert {"exit_code": 130, "task_id": None, "take_up": None}.items() <= ended.event("interrupted").items()
