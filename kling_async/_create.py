@@ -6,9 +6,7 @@ arrive, or when the service refused it for its rate; any other doubt ends in Unk
 """
 
 import hashlib
-import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
@@ -18,9 +16,10 @@ from attrs import define, evolve, field
 
 from ._codec import create_body, encode, to_dict
 from ._endpoints import CREATE, GET
-from ._exchange import Exchange, replayable
+from ._exchange import Exchange, log, replayable
 from ._ids import drawn_id
 from ._lease import Lease
+from ._ledger import forgotten
 from ._refusals import excerpt
 from ._replies import read
 from ._urls import check_callback_url, check_url
@@ -34,7 +33,6 @@ from .errors import (
     LostReplyError,
     NotFoundError,
     NotSentError,
-    SelectionExpiredError,
     ServerError,
     StoreError,
     UnknownOutcomeError,
@@ -46,8 +44,6 @@ from .stores import Intent, IntentStore, State
 
 BECAUSE = 120
 """Characters of what went wrong that an unknown outcome quotes."""
-
-log = logging.getLogger("kling_async")
 
 
 def session_digest(session_id: str, edit: Edit) -> str:
@@ -136,7 +132,8 @@ class Creates:
                     check_url("image", picture.wire, local=local)
             digest = payload or session_digest(session_id, edit)
             try:
-                async with self._alone(key):
+                # One create of an id at a time: the second finds what the first has written.
+                async with self._turns.setdefault(key, Slots(1)):
                     known = None if external_task_id is None else await self._known(key, digest)
                     return known or await self._send(self._intent(key, digest, session_id), body)
             except KlingError as error:
@@ -157,13 +154,6 @@ class Creates:
             except KlingError as error:
                 error.external_task_id = external_task_id
                 raise
-
-    @asynccontextmanager
-    async def _alone(self, key: str) -> AsyncIterator[None]:
-        """One create of an id at a time: the second finds what the first has written."""
-        turn = self._turns.setdefault(key, Slots(1))
-        async with turn:
-            yield
 
     def _intent(self, key: str, payload: str, session_id: str) -> Intent:
         return Intent(
@@ -224,8 +214,7 @@ class Creates:
                 doubt = in_doubt(error, intent.external_task_id)
                 await self._put(intent, _state(error, doubt=doubt))
                 if isinstance(error, NotFoundError) and error.code == 1203:
-                    text = f"the service does not know selection {intent.session_id} (any more): call rebuild()"
-                    raise SelectionExpiredError(text) from error
+                    raise forgotten(intent.session_id) from error
                 if doubt:
                     raise _unknown(intent, error) from error
                 delay = self.exchange.delay(intent.attempts, error) if replayable(error, CREATE.replay) else None

@@ -151,6 +151,13 @@ def expired(state: SelectionState, now: datetime, *, margin: timedelta = timedel
     return now >= state.opened_at + LIFE - margin
 
 
+def forgotten(session_id: str) -> SelectionExpiredError:
+    """
+    What to raise when the service says that a session is not there: it ended, or it is another account's.
+    """
+    return SelectionExpiredError(f"the service does not know selection {session_id} (any more): call rebuild()")
+
+
 def check_create(state: SelectionState, edit: Edit, now: datetime) -> None:
     """
     Whether paying for this selection makes sense.

@@ -7,7 +7,6 @@ task. Decides what is answered, how often we look, and what `on_task` gets; know
 
 import hashlib
 import hmac
-import logging
 import re
 import time
 from collections import OrderedDict
@@ -18,13 +17,12 @@ from typing import TypeAlias
 import anyio
 from attrs import define, evolve, field, frozen
 
+from ._exchange import log
 from ._hints import Hint, read_hint
 from ._inbox import PACE, Inbox, Reader
 from ._signatures import ID
 from .errors import ClosedError, KlingError, SignatureError, WebhookError
 from .models import FAILED, PROCESSING, SUBMITTED, SUCCEED, Task
-
-log = logging.getLogger("kling_async")
 
 OnTask: TypeAlias = Callable[[Task], Awaitable[object]]
 

@@ -5,18 +5,16 @@ A status that is not known is not an end, a status that steps back is not believ
 of its own: deadlines are the caller's scopes.
 """
 
-import logging
 from collections.abc import Awaitable, Callable
 
 import anyio
 from attrs import define, field
 
+from ._exchange import log
 from ._inbox import Ear
 from .errors import NotFoundError, ServerError, ThrottledError, TLSError, TransportError
 from .models import PROCESSING, SUBMITTED, SUCCEED, Task
 from .policy import PollPolicy
-
-log = logging.getLogger("kling_async")
 
 UNSEEN_MOST = 3
 """Looks that may not find a task just created: gateways answer `task_not_exist` for a moment."""

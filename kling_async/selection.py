@@ -28,6 +28,7 @@ from ._ledger import (
     deleting,
     expired,
     fitting_duration,
+    forgotten,
     reopened,
     settled,
 )
@@ -63,8 +64,7 @@ def _expiry_told(state: SelectionState) -> Iterator[None]:
     try:
         yield
     except NotFoundError as error:
-        text = f"the service does not know selection {state.session_id} (any more): call rebuild()"
-        raise SelectionExpiredError(text) from error
+        raise forgotten(state.session_id) from error
 
 
 class SelectionSession:

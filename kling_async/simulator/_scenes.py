@@ -13,6 +13,7 @@ from typing import ClassVar, Protocol, TypeAlias
 from attrs import field, frozen
 
 from kling_async.errors import InvalidInputError
+from kling_async.policy import check_count
 
 __all__ = ("Footage",)
 
@@ -48,9 +49,7 @@ class Footage:
 
     def __attrs_post_init__(self) -> None:
         for name in ("width", "height", "total_frames"):
-            value: object = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InvalidInputError(f"footage.{name}", f"must be a whole number from 1, not {value!r}")
+            check_count(f"footage.{name}", getattr(self, name))
         rate: object = self.fps
         if not isinstance(rate, int | float) or isinstance(rate, bool) or not isfinite(rate) or rate <= 0:
             raise InvalidInputError("footage.fps", f"must be a positive number, not {rate!r}")

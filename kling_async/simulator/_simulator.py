@@ -17,6 +17,7 @@ import anyio
 from anyio import to_thread
 
 from kling_async.errors import InvalidInputError
+from kling_async.policy import check_count
 from kling_async.transport import Transport
 
 from ._blind import Blind
@@ -102,7 +103,7 @@ class Simulator:
                 raise InvalidInputError(name, f"must be a {kind.__name__}, not {value!r}")
         sight: Sight = _eyes() if eyes else Blind(footage or Footage())
         machine = Machine(
-            quota=_checked_quota(quota),
+            quota=check_count("quota", quota),
             task_seconds=task_seconds,
             session_seconds=session_seconds,
             seed=seed,
@@ -256,7 +257,7 @@ class Simulator:
             InvalidInputError: It is no whole number from 1.
         """
         with self._desk.lock:
-            self._desk.machine.tasks.quota = _checked_quota(quota)
+            self._desk.machine.tasks.quota = check_count("quota", quota)
 
     @property
     def log(self) -> tuple[Seen, ...]:
@@ -291,12 +292,6 @@ class Simulator:
         How many tasks ever ran at once.
         """
         return self._desk.machine.tasks.most
-
-
-def _checked_quota(quota: object) -> int:
-    if not isinstance(quota, int) or isinstance(quota, bool) or quota < 1:
-        raise InvalidInputError("quota", f"must be a whole number from 1, not {quota!r}")
-    return quota
 
 
 def _check_seconds(name: str, seconds: object) -> None:
