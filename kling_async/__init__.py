@@ -23,6 +23,7 @@ from ._open import open_transport as open_transport
 from .batch import edit as edit
 from .batch import edit_many as edit_many
 from .client import KlingClient as KlingClient
+from .costs import estimate_units as estimate_units
 from .edits import Addition as Addition
 from .edits import Removal as Removal
 from .edits import Swap as Swap
@@ -66,6 +67,7 @@ from .masks import Mask as Mask
 from .models import Marked as Marked
 from .models import Marks as Marks
 from .models import Preview as Preview
+from .models import Reconciled as Reconciled
 from .models import SelectionInfo as SelectionInfo
 from .models import SelectionState as SelectionState
 from .models import Task as Task
@@ -119,6 +121,7 @@ __all__ = (
     "PollPolicy",
     "Preview",
     "QuotaFullError",
+    "Reconciled",
     "Removal",
     "RetryPolicy",
     "SelectionDirtyError",
@@ -147,6 +150,7 @@ __all__ = (
     "__version__",
     "edit",
     "edit_many",
+    "estimate_units",
     "from_dict",
     "open_transport",
     "to_dict",

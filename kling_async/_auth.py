@@ -28,6 +28,8 @@ LABEL = b"kling_async webhook token 1"
 """What keeps the key of webhook tokens apart from any other use of the credentials."""
 TOKEN_BYTES = 24
 """Bytes kept of a webhook token: 32 characters in a path."""
+ACCOUNT = b"kling_async account 1"
+"""The same for telling one account's credentials from another's."""
 
 
 def _check_key(name: str, value: object) -> None:
@@ -187,3 +189,13 @@ def webhook_token(credentials: Credentials, external_task_id: str) -> str:
     secret = credentials.key if isinstance(credentials, ApiKey) else credentials.secret_key
     key = hmac.digest(secret.encode(), LABEL, "sha256")
     return urlsafe_b64encode(hmac.digest(key, external_task_id.encode(), "sha256")[:TOKEN_BYTES]).decode()
+
+
+def fingerprint(credentials: Credentials) -> str:
+    """
+    What tells these credentials from others without telling what they are: 16 hexadecimal digits, one way.
+
+    A pair is known by its access key, since its secret may be renewed.
+    """
+    name = credentials.key if isinstance(credentials, ApiKey) else credentials.access_key
+    return hmac.digest(name.encode(), ACCOUNT, "sha256")[:8].hex()

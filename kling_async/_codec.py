@@ -48,6 +48,7 @@ VALUES: tuple[type, ...] = (
     models.Preview,
     models.Video,
     models.Task,
+    models.Reconciled,
     jobs.Job,
 )
 """What `to_dict` and `from_dict` take; the whole replies behind them (`raw`) stay behind."""

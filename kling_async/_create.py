@@ -1,20 +1,18 @@
 """
 The only place from which a paid create is sent.
 
-Its intent is written before the first byte leaves. It is sent again only when it provably did not
-arrive, or when the service refused it for its rate; any other doubt ends in UnknownOutcomeError.
+Its intent is written before the first byte leaves, and who writes it owns it. It is sent again when it provably did
+not arrive, or was refused for its rate. Where its reply is lost its task is looked for, and only a proof of its
+absence, with leave to resend, lets it go out again; any other doubt ends in UnknownOutcomeError.
 """
 
-import hashlib
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 import anyio
-import orjson
 from attrs import define, evolve, field
 
-from ._codec import create_body, encode, to_dict
+from ._codec import create_body, encode
 from ._endpoints import CREATE, GET
 from ._exchange import Exchange, log, replayable
 from ._ids import drawn_id
@@ -22,69 +20,36 @@ from ._lease import Lease
 from ._ledger import forgotten
 from ._refusals import excerpt
 from ._replies import read
+from ._search import Search, Sign
+from ._submit import (
+    ABSENCES,
+    DOUBTFUL,
+    Intent,
+    after,
+    check_same,
+    is_taken,
+    looks,
+    may_resend,
+    session_digest,
+)
 from ._urls import check_callback_url, check_url
 from .edits import Edit
-from .errors import (
-    APIError,
-    DecodeError,
-    InvalidRequestError,
-    KeyConflictError,
-    KlingError,
-    LostReplyError,
-    NotFoundError,
-    NotSentError,
-    ServerError,
-    StoreError,
-    UnknownOutcomeError,
-)
+from .errors import KlingError, NotFoundError, StoreError, UnknownOutcomeError
 from .events import Created
-from .models import Marks, Task
+from .models import FAILED, Task
 from .slots import Slots
-from .stores import Intent, IntentStore, State
+from .stores import IntentStore
 
 BECAUSE = 120
 """Characters of what went wrong that an unknown outcome quotes."""
-
-
-def session_digest(session_id: str, edit: Edit) -> str:
-    """
-    SHA-256 of what a create pays for where only its session is known.
-    """
-    return _digest({"session_id": session_id}, edit)
-
-
-def clip_digest(source: str, marks: Marks, edit: Edit) -> str:
-    """
-    SHA-256 of what a create pays for: clip, marks and edit, in whichever session.
-
-    Args:
-        source: The clip's URL or id; the query of a signed link is left out.
-        marks: Its points by frame index, in any order.
-        edit: The edit.
-    """
-    spots = {str(frame): sorted([point.x, point.y] for point in points) for frame, points in marks.items()}
-    return _digest({"source": source.partition("?")[0], "marks": spots}, edit)
-
-
-def _digest(of: Mapping[str, object], edit: Edit) -> str:
-    said = {name: value for name, value in to_dict(edit).items() if name not in {"image", "images"}}
-    said["pictures"] = [picture.digest for picture in edit.pictures]
-    return hashlib.sha256(orjson.dumps({**of, "edit": said}, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def in_doubt(error: KlingError, key: str) -> bool:
-    """
-    Whether a create that failed so may exist all the same.
-
-    A 5xx in the service's name, a lost reply, or a 2xx that is no envelope prove nothing. A gateway that
-    answers 500 `invalid_request` or 503 `model_not_found` refused it: these are no ServerErrors. That the
-    id is taken (1201 with the id in its message) is a sign of an earlier one that got through.
-    """
-    if isinstance(error, DecodeError):
-        return error.status is None or error.status < 300
-    if isinstance(error, InvalidRequestError):
-        return key in error.message
-    return isinstance(error, LostReplyError | ServerError) or type(error) is APIError
+ASKED_FIRST = 0.05
+"""Seconds after which an intent of another owner is asked for again; each time twice as long."""
+ASKED_MOST = 1.0
+"""Seconds that this comes to at most."""
+GRACE = 5.0
+"""Seconds that writing down may hold up a cancellation."""
+FRESH = 60.0
+"""Seconds for which a look before the first send is good."""
 
 
 @define
@@ -97,6 +62,8 @@ class Creates:
     """The way out."""
     store: IntentStore
     """Where intents are written."""
+    search: Search
+    """What looks for those in doubt."""
     lease: Callable[[str], Lease]
     """Leave of the client for a call."""
     callback_url: Callable[[str], str | None]
@@ -130,30 +97,50 @@ class Creates:
             for picture in edit.pictures:
                 if picture.is_url:
                     check_url("image", picture.wire, local=local)
-            digest = payload or session_digest(session_id, edit)
+            meant = self._intent(key, payload or session_digest(session_id, edit), session_id)
             try:
                 # One create of an id at a time: the second finds what the first has written.
-                async with self._turns.setdefault(key, Slots(1)):
-                    known = None if external_task_id is None else await self._known(key, digest)
-                    return known or await self._send(self._intent(key, digest, session_id), body)
+                async with self.turn(key):
+                    return await self._paid(meant, body, given=external_task_id is not None)
             except KlingError as error:
                 error.external_task_id = key
                 raise
 
     async def known(self, external_task_id: str, payload: str) -> Task | None:
         """
-        The task that an earlier create with this id made, here or elsewhere; None where there is none to be found.
+        The task that an earlier create with this id made, here or elsewhere; None where one may be sent.
 
         Raises:
             KeyConflictError: The id stands for another payload.
             UnknownOutcomeError: It was sent, and what became of it is not known.
         """
         with self.lease("create_task"):
+            meant = self._intent(external_task_id, payload, "")
             try:
-                return await self._known(external_task_id, payload)
+                async with self.turn(external_task_id):
+                    while True:
+                        intent = await self.claimed(meant)
+                        try:
+                            found = await self._earlier(intent, meant, given=True)
+                        finally:
+                            await self.released(intent)
+                        if found is not None:
+                            return found if isinstance(found, Task) else None
             except KlingError as error:
                 error.external_task_id = external_task_id
                 raise
+
+    def turn(self, key: str) -> Slots:
+        """
+        What one create of this id holds at a time, in this client.
+        """
+        return self._turns.setdefault(key, Slots(1))
+
+    def busy(self, key: str) -> bool:
+        """
+        Whether this client is at this id just now.
+        """
+        return key in self._turns
 
     def _intent(self, key: str, payload: str, session_id: str) -> Intent:
         return Intent(
@@ -161,72 +148,152 @@ class Creates:
             payload=payload,
             base_url=self.exchange.host.base_url,
             session_id=session_id,
-            created_at=datetime.now(UTC),
+            created_at=self.search.now(),
+            account=self.search.account,
         )
 
-    async def _known(self, key: str, payload: str) -> Task | None:
-        earlier = await self.store.get(key)
-        if earlier is None:
-            return await self._found(self._intent(key, payload, ""))
-        if earlier.base_url != self.exchange.host.base_url:
-            text = f"{key!r} was used at {earlier.base_url}: another service needs another id"
-            raise KeyConflictError(text, external_task_id=key)
-        if earlier.payload != payload:
-            raise KeyConflictError(
-                f"{key!r} already stands for another edit: another edit needs another id", external_task_id=key
-            )
-        if earlier.state in {"intent", "refused"}:
-            return None
-        if earlier.task_id is not None:
-            task = await self.exchange(GET, path=GET.at(earlier.task_id))
-            return task.named(key)
-        found = await self._found(earlier)
-        if found is None:
-            # That it is not found proves nothing: it may be on its way, or the host may not look by our id.
-            raise _unknown(earlier)
-        return found
+    async def claimed(self, meant: Intent) -> Intent:
+        """
+        The intent with this id, ours now; another owner is waited for.
+        """
+        wait = ASKED_FIRST
+        while (intent := await self.store.claim(meant)) is None:
+            if wait == ASKED_FIRST:
+                log.info("create %s is being seen to by another client: waiting for it", meant.external_task_id)
+            await anyio.sleep(wait)
+            wait = min(2 * wait, ASKED_MOST)
+        return intent
 
-    async def _found(self, intent: Intent) -> Task | None:
-        """The task that answers to our id, written down; whoever created it, it is not created again."""
-        key = intent.external_task_id
+    async def released(self, intent: Intent) -> None:
+        """
+        Let others see to it, even while the caller is being cancelled.
+        """
+        with anyio.CancelScope(shield=True), anyio.move_on_after(GRACE):
+            try:
+                await self.store.release(intent)
+            except StoreError as error:
+                log.warning("create %s could not be released: %s", intent.external_task_id, error)
+
+    async def _paid(self, meant: Intent, body: bytes, *, given: bool) -> Task:
+        while True:
+            intent = await self.claimed(meant)
+            try:
+                found = await self._earlier(intent, meant, given=given)
+                task = await self._send(found, body) if isinstance(found, Intent) else found
+            except BaseException:
+                await self.released(intent)
+                raise
+            if task is not None:
+                return task
+            # Another owner has taken over meanwhile: what it made of it is in the store.
+
+    async def _earlier(self, intent: Intent, meant: Intent, *, given: bool) -> Task | Intent | None:
+        """
+        The task of an earlier create with this id; else the intent, which may be sent; None where it is ours no more.
+        """
+        check_same(intent, meant)
+        intent = evolve(intent, session_id=meant.session_id or intent.session_id)
+        if intent.task_id is not None:
+            return (await self.exchange(GET, path=GET.at(intent.task_id))).named(intent.external_task_id)
+        if intent.state in DOUBTFUL:
+            return await self.settled(intent)
+        if intent.state == "intent" and (given or intent.fence > 1) and not self._is_fresh(intent):
+            found = await self.search.first(intent)
+            if isinstance(found, Task):
+                return await self._adopted(intent, found)
+            if found is Sign.MASKED:
+                raise self._unknown(intent)
+            intent = evolve(intent, looked_at=self.search.now(), account=self.search.account)
+            return intent if await self.store.put(intent) else None
+        return evolve(intent, account=self.search.account)
+
+    def _is_fresh(self, intent: Intent) -> bool:
+        if intent.looked_at is None:
+            return False
+        return 0 <= (self.search.now() - intent.looked_at).total_seconds() < FRESH
+
+    async def settled(self, intent: Intent, error: KlingError | None = None) -> Task | Intent | None:
+        """
+        What became of a create in doubt: its task; the intent, which may be sent again; None where it is ours no more.
+
+        Args:
+            intent: Its row, ours.
+            error: What went wrong just now.
+
+        Raises:
+            UnknownOutcomeError: It was not found, and that it is not there is not proven, or it may not be sent again.
+        """
+        intent = evolve(intent, state="unknown")
         try:
-            task = await self.exchange(GET, path=GET.at(key))
-        except (NotFoundError, InvalidRequestError):
+            found = await self._looked_for(intent, error)
+        except anyio.get_cancelled_exc_class() as cancelled:
+            _leave(intent, cancelled)
+            raise
+        if isinstance(found, Task):
+            return await self._adopted(intent, found, taken=is_taken(error, intent.external_task_id))
+        if found is None:
             return None
-        if task.external_task_id != key:
-            raise _unknown(intent)
-        await self._put(evolve(intent, task_id=task.task_id), "accepted")
+        able, policy = await self.search.able(), self.exchange.retry
+        if found is Sign.ABSENT and may_resend(policy, able, self.exchange.host):
+            absent = evolve(intent, state="absent", looked_at=self.search.now())
+            return absent if await self.store.put(absent) else None
+        raise self._unknown(intent, error, absent=found is Sign.ABSENT) from error
+
+    async def _looked_for(self, intent: Intent, error: KlingError | None) -> Task | Sign | None:
+        """Look until it is found, or long enough; None where the row has moved on without us."""
+        sent = intent.sent_at or intent.first_sent_at or intent.created_at
+        age, doubt = (self.search.now() - sent).total_seconds(), self.exchange.retry.doubt
+        times = looks(doubt, age)[:1] if await self.search.hopeless() else looks(doubt, age)
+        text = "create %s: outcome unknown (%s); looking for its task for %.0f s at most"
+        log.info(text, intent.external_task_id, type(error).__name__ if error else "of an earlier run", times[-1])
+        began, absences, found = anyio.current_time(), 0, Sign.SILENT
+        for time in times:
+            await anyio.sleep_until(began + time)
+            if not await self.store.put(evolve(intent, looked_at=self.search.now())):
+                return None
+            answer = await self.search.again(intent)
+            if isinstance(answer, Task):
+                return answer
+            found, absences = answer, absences + (answer is Sign.ABSENT)
+        return found if found is not Sign.ABSENT or absences >= ABSENCES else Sign.SILENT
+
+    async def _adopted(self, intent: Intent, task: Task, *, taken: bool = False) -> Task:
+        if taken:
+            await self.search.learn(enforces=True)
+        await self._put(evolve(intent, state="accepted", task_id=task.task_id))
+        if intent.attempts:
+            self._tell(intent, task)
         return task
 
-    async def _send(self, intent: Intent, body: bytes) -> Task:
-        await self.store.put(intent)
+    async def _send(self, intent: Intent, body: bytes) -> Task | None:
+        """Send until it is accepted or refused for good; None where another owner has taken over."""
+        attempt = 0
         while True:
-            intent = evolve(
-                intent,
-                state="sending",
-                attempts=intent.attempts + 1,
-                first_sent_at=intent.first_sent_at or datetime.now(UTC),
-            )
-            await self.store.put(intent)
+            attempt += 1
+            now = self.search.now()
+            intent = evolve(intent, state="sending", attempts=intent.attempts + 1, sent_at=now)
+            intent = evolve(intent, first_sent_at=intent.first_sent_at or now)
+            if not await self.store.put(intent):
+                return None
             try:
-                task = await self._once(intent, body)
+                return await self._accepted(intent, await self._once(intent, body))
             except KlingError as error:
-                doubt = in_doubt(error, intent.external_task_id)
-                await self._put(intent, _state(error, doubt=doubt))
+                intent = after(intent, error)
+                written = await self._put(intent)
                 if isinstance(error, NotFoundError) and error.code == 1203:
                     raise forgotten(intent.session_id) from error
-                if doubt:
-                    raise _unknown(intent, error) from error
-                delay = self.exchange.delay(intent.attempts, error) if replayable(error, CREATE.replay) else None
+                if intent.state == "unknown":
+                    found = await self.settled(intent, error) if written else None
+                    if not isinstance(found, Intent):
+                        return found
+                    if attempt >= self.exchange.retry.attempts:
+                        raise self._unknown(found, error, absent=True) from error
+                    intent = found
+                    continue
+                delay = self.exchange.delay(attempt, error) if replayable(error, CREATE.replay) else None
                 if delay is None:
                     raise
-                self.exchange.replaying(CREATE.method, CREATE.path, intent.attempts, delay, error)
-            else:
-                await self._put(evolve(intent, task_id=task.task_id), "accepted")
-                if self.exchange.observer is not None:
-                    told = Created(external_task_id=intent.external_task_id, task_id=task.task_id)
-                    self.exchange.observer(told)
-                return task.named(intent.external_task_id)
+                self.exchange.replaying(CREATE.method, CREATE.path, attempt, delay, error)
             await anyio.sleep(delay)
 
     async def _once(self, intent: Intent, body: bytes) -> Task:
@@ -238,36 +305,66 @@ class Creates:
         except KlingError:
             raise
         except BaseException as error:
-            # Cancelled, or an observer's own fault: the caller is leaving, and a task may be there.
-            text = f"create {intent.external_task_id!r} was cut off on its way: a paid task may exist"
-            log.warning("%s", text)
-            error.add_note(text)
+            # Cancelled, or an observer's own fault.
+            _leave(intent, error)
             raise
 
-    async def _put(self, intent: Intent, state: State) -> None:
+    async def _accepted(self, intent: Intent, task: Task) -> Task:
+        key = intent.external_task_id
+        await self._put(evolve(intent, state="accepted", task_id=task.task_id))
+        if task.external_task_id == key:
+            await self.search.learn(echoes=True)
+        self._tell(intent, task)
+        return task.named(key)
+
+    def _tell(self, intent: Intent, task: Task) -> None:
+        if self.exchange.observer is not None:
+            self.exchange.observer(Created(external_task_id=intent.external_task_id, task_id=task.task_id))
+
+    async def ended(self, task: Task, key: str | None) -> None:
         """
-        Write down what came of a create, even while the caller is being cancelled.
+        Note how a task has ended, and whether the host tells the id that it was created with.
+
+        Args:
+            task: As the service showed it last.
+            key: The external id, where it is known here.
+        """
+        name = key or task.external_task_id
+        intent = None if name is None else await self.store.get(name)
+        if intent is None or intent.task_id != task.task_id or intent.state != "accepted":
+            return
+        await self.search.learn(echoes=task.external_task_id == name)
+        await self._put(evolve(intent, state="failed" if task.status == FAILED else "succeeded"))
+
+    async def _put(self, intent: Intent) -> bool:
+        """
+        Write down what came of a create, even while the caller is being cancelled; whether the row is still ours.
 
         A store that fails now must not hide it: the caller is told of the task, or of the service's own error.
         """
-        key, task = intent.external_task_id, intent.task_id
-        with anyio.CancelScope(shield=True), anyio.move_on_after(5):
+        key, state, task = intent.external_task_id, intent.state, intent.task_id
+        with anyio.CancelScope(shield=True), anyio.move_on_after(GRACE):
             try:
-                await self.store.put(evolve(intent, state=state))
+                return await self.store.put(intent)
             except StoreError as error:
                 log.warning("create %s is %s (task %s), but that could not be written: %s", key, state, task, error)
+        return True
+
+    def _unknown(self, intent: Intent, error: KlingError | None = None, *, absent: bool = False) -> UnknownOutcomeError:
+        said = [] if error is None else [excerpt(error, BECAUSE)]
+        if intent.account not in {"", self.search.account}:
+            said.append("it was sent with another key")
+        return UnknownOutcomeError(
+            because="; ".join(said) or None,
+            external_task_id=intent.external_task_id,
+            attempts=intent.attempts,
+            first_sent_at=intent.first_sent_at or intent.created_at,
+            absent=absent,
+        )
 
 
-def _state(error: KlingError, *, doubt: bool) -> State:
-    if doubt:
-        return "unknown"
-    return "intent" if isinstance(error, NotSentError) else "refused"
-
-
-def _unknown(intent: Intent, error: KlingError | None = None) -> UnknownOutcomeError:
-    return UnknownOutcomeError(
-        because=None if error is None else excerpt(error, BECAUSE),
-        external_task_id=intent.external_task_id,
-        attempts=intent.attempts,
-        first_sent_at=intent.first_sent_at or intent.created_at,
-    )
+def _leave(intent: Intent, error: BaseException) -> None:
+    """The caller is leaving, and a task may be there: the log and the exception say which."""
+    text = f"create {intent.external_task_id!r} was cut off on its way: a paid task may exist"
+    log.warning("%s", text)
+    error.add_note(text)

@@ -24,6 +24,8 @@ KLING_CHINA_URL = "https://api-beijing.klingai.com"
 
 GATEWAY = ".cometapi.com"
 """CometAPI documents neither a list of tasks nor a query by external id."""
+KLINGS_OWN = (".klingai.com", ".kling.ai")
+"""Hosts without a relay before them: one key is one account there."""
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 """Hosts that may be spoken to without TLS: the simulator's."""
@@ -94,6 +96,13 @@ class Host:
     """Whether it documents the query by external_task_id; CometAPI documents task_id alone."""
     local: bool = field(init=False, default=Factory(lambda self: self.hostname in LOOPBACK, takes_self=True))
     """Whether it is on this machine, so that plain http and loopback media are fine."""
+
+    @property
+    def direct(self) -> bool:
+        """
+        Whether one key surely is one account; a relay may spread it over several, each with external ids of its own.
+        """
+        return self.local or f".{self.hostname}".endswith(KLINGS_OWN)
 
     @property
     def hostname(self) -> str:

@@ -241,6 +241,6 @@ class Eyes:
             task = await self.exchange(GET, path=GET.at(key if finds else hint.task_id))
             if task.external_task_id != key and not (finds and task.external_task_id is None):
                 raise NotFoundError(f"{self.exchange.host.name} does not tell which task {key!r} is")
-            if intent is not None and intent.state == "unknown" and task.external_task_id == key:
+            if intent is not None and task.external_task_id == key:
                 await self.store.put(evolve(intent, state="accepted", task_id=task.task_id))
             return task.named(key)

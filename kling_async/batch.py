@@ -15,9 +15,9 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from attrs import define, field
 
-from ._create import clip_digest
 from ._exchange import log
 from ._ids import drawn_id
+from ._submit import clip_digest
 from .client import KlingClient
 from .errors import (
     AccountError,

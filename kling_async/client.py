@@ -10,7 +10,7 @@ from typing import Self, TypeVar
 
 import anyio
 
-from ._auth import ApiKey, Credentials, KeyPair, Signer, check_signing
+from ._auth import ApiKey, Credentials, KeyPair, Signer, check_signing, fingerprint
 from ._calls import Calls
 from ._create import Creates
 from ._endpoints import (
@@ -27,14 +27,16 @@ from ._inbox import Ear, Eyes, Inbox, calmer
 from ._lease import Owner
 from ._open import open_transport
 from ._pages import Pages
+from ._reconcile import Reconciliation
+from ._search import Search
 from ._urls import URL_LIMIT, check_callback_url, check_url
 from ._watch import Looks, Watch
 from .errors import DownloadError, InvalidInputError
-from .events import Event, Looked
-from .models import Task, Video
+from .events import Downloaded, Event, Looked
+from .models import Reconciled, Task, Video
 from .policy import PollPolicy, RetryPolicy, check_count
 from .stores import IntentStore, MemoryStore
-from .transport import Progress, Transport
+from .transport import Progress, Saved, Transport
 
 __all__ = ("KlingClient",)
 
@@ -178,7 +180,8 @@ class KlingClient(Calls):
             about=f"Check {key} for {self._host.name}: a key of another service or region fails just so.",
             observer=self._observer,
         )
-        self._creates = Creates(self._exchange, self._store, self._lease, self._callback_url_of)
+        search = Search(self._exchange, self._store, fingerprint(self._credentials))
+        self._creates = Creates(self._exchange, self._store, search, self._lease, self._callback_url_of)
         if self._inbox is not None:
             eyes = Eyes(self._credentials, self._lease, self._store, self._exchange)
             self._inbox.attach(eyes)
@@ -237,7 +240,7 @@ class KlingClient(Calls):
             APIError: The service refused to show it.
         """
         with self._lease("wait"):
-            looks = self._looks(task)
+            looks, key = self._looks(task), task.external_task_id if isinstance(task, Task) else None
             final = looks.seen if looks.seen is not None and looks.seen.settled else None
             try:
                 while final is None or not final.done:
@@ -245,8 +248,27 @@ class KlingClient(Calls):
             except anyio.get_cancelled_exc_class():
                 log.warning("stopped waiting for task %s: it goes on, wait(%r) takes it up", *[looks.task_id] * 2)
                 raise
+            await self._creates.ended(final, key)
             final.video  # noqa: B018 - raises what the status stands for
             return final
+
+    async def reconcile(self) -> Reconciled:
+        """
+        Settle what a crash or a lost reply left open: look for each create of this host that is in doubt.
+
+        Nothing is sent again from here. One that is over `RetryPolicy.doubt` seconds old takes two seconds, a
+        younger one as long as its own create would have looked. Creates underway, here or in another process, are
+        left to themselves.
+
+        Returns:
+            The tasks that were found, the ids that are proven absent, and those that stay in doubt.
+
+        Raises:
+            StoreError: The intents could not be read or written.
+            APIError: A task that was found could not be shown.
+        """
+        with self._lease("reconcile"):
+            return await Reconciliation(self._creates).run()
 
     def watch(self, task: Task | str) -> AsyncIterator[Task]:
         """
@@ -284,8 +306,9 @@ class KlingClient(Calls):
         """
         Fetch a result, or any media URL that the API gave, into a file. Our key never goes there.
 
-        The file appears under its name only when it is whole; until then it is `<name>.part`. A link that is
-        not there yet is tried again. Links of results are cleared after 30 days.
+        The file appears under its name only when it is whole; until then it is `<name>.part`. What breaks off, and a
+        link that is not there yet, is tried again. A part that its server can go on with stays, for the next try and
+        for the next call; any other is removed. Links of results are cleared after 30 days.
 
         Args:
             source: A Video, or a URL.
@@ -306,12 +329,16 @@ class KlingClient(Calls):
             while True:
                 try:
                     carrier = self._exchange.transport
-                    await carrier.download(str(url), Path(path), overwrite=overwrite, progress=progress)
-                    return Path(path)
+                    saved: object = await carrier.download(str(url), Path(path), overwrite=overwrite, progress=progress)
                 except DownloadError as error:
                     delay = self._exchange.delay(attempt, error)
                     if delay is None or error.final:
                         raise
+                else:
+                    # A transport of the user's own may return anything.
+                    if self._observer is not None and isinstance(saved, Saved):
+                        self._observer(Downloaded(path=Path(path), size=saved.size, sha256=saved.sha256))
+                    return Path(path)
                 await anyio.sleep(delay)
                 attempt += 1
 

@@ -186,18 +186,26 @@ class UnknownOutcomeError(SubmissionError):
     """
 
     def __init__(
-        self, *, external_task_id: str, attempts: int, first_sent_at: datetime, because: str | None = None
+        self,
+        *,
+        external_task_id: str,
+        attempts: int,
+        first_sent_at: datetime,
+        because: str | None = None,
+        absent: bool = False,
     ) -> None:
         self.attempts = attempts
         """How often the create was sent."""
         self.first_sent_at = first_sent_at
         """When its first byte may have left."""
+        self.absent = absent
+        """Whether every look said that there is no such task, on a host that is known to find external ids."""
         why = f" ({because})" if because else ""
-        look = f"get_task(external_task_id={external_task_id!r})"
+        exists = "a host that finds external ids shows no such task" if absent else "a paid task may exist"
         super().__init__(
             f"the create {external_task_id!r} was sent at {first_sent_at.isoformat(timespec='seconds')} and its outcome"
-            f" is unknown{why}: a paid task may exist. Look with {look} or in the provider's console before you create"
-            " again under another id",
+            f" is unknown{why}: {exists}. Settle it with client.reconcile(), or look in the provider's console before"
+            " you create again under another id",
             external_task_id=external_task_id,
         )
 

@@ -17,7 +17,7 @@ from .errors import DecodeError, InvalidInputError, TaskFailedError
 from .masks import Mask
 from .points import Point, PointLike, as_points
 
-__all__ = ("Marked", "Marks", "Preview", "SelectionInfo", "SelectionState", "Task", "Video")
+__all__ = ("Marked", "Marks", "Preview", "Reconciled", "SelectionInfo", "SelectionState", "Task", "Video")
 
 Raw: TypeAlias = Mapping[str, object] | None
 
@@ -250,3 +250,17 @@ class Task:
     def named(self, external_task_id: str) -> "Task":
         """The same task with the external id that it was created with, where the reply left it out."""
         return self if self.external_task_id else evolve(self, external_task_id=external_task_id)
+
+
+@frozen(kw_only=True)
+class Reconciled:
+    """
+    What became of the creates that a crash or a lost reply had left open.
+    """
+
+    adopted: tuple[Task, ...] = ()
+    """They exist: wait for them."""
+    absent: tuple[str, ...] = ()
+    """External ids of which the host, which finds these, showed no task at every look: nothing was paid."""
+    unknown: tuple[str, ...] = ()
+    """External ids that stay in doubt: look in the provider's console."""

@@ -15,7 +15,6 @@ from typing import Self
 import anyio
 from attrs import evolve
 
-from ._create import clip_digest
 from ._lease import Lease, Owner
 from ._ledger import (
     MARGIN,
@@ -32,6 +31,7 @@ from ._ledger import (
     reopened,
     settled,
 )
+from ._submit import clip_digest
 from ._urls import check_url
 from .client import KlingClient
 from .edits import Edit

@@ -1,68 +1,39 @@
 """
 Where the intents of paid creates are written before anything is sent.
 
-A store remembers, across crashes if it is on disk, which create was meant, sent, accepted or is in doubt.
-It knows no protocol: `_create.py` decides what to write when.
+A store remembers, across crashes if it is on disk, which create was meant, sent, accepted or is in doubt, and who
+sees to it. It knows no protocol: what may follow what is `_submit.py`'s, and when to write what is `_create.py`'s.
 """
 
-import sqlite3
-from collections.abc import Callable
-from datetime import datetime
-from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from collections import deque
+from collections.abc import Collection
+from typing import Final, Protocol
 
-import anyio
-import orjson
-from anyio import to_thread
-from attrs import define, field, frozen
+from attrs import define, evolve, field
 
-from ._codec import converter
-from .errors import StoreError
+from ._sqlite import SqliteStore
+from ._submit import SETTLED, Abilities, Intent, State, follows
 
-__all__ = ("Intent", "IntentStore", "MemoryStore", "SqliteStore")
+__all__ = ("Abilities", "Intent", "IntentStore", "MemoryStore", "SqliteStore")
 
-T = TypeVar("T")
-
-State = Literal["intent", "sending", "accepted", "refused", "unknown"]
-
-
-@frozen(kw_only=True)
-class Intent:
-    """
-    One paid create, as far as it has come. It holds no secret.
-    """
-
-    external_task_id: str
-    """Its id, given or drawn before anything was sent."""
-    payload: str
-    """SHA-256 of what is paid for; the same id with another payload is refused."""
-    base_url: str
-    """The service it goes to."""
-    session_id: str
-    """The selection session."""
-    created_at: datetime
-    """When it was first meant, in UTC."""
-    state: State = "intent"
-    """`intent`: not sent; `sending`: perhaps sent; `accepted`, `refused`: known; `unknown`: in doubt."""
-    attempts: int = 0
-    """How often it was sent."""
-    first_sent_at: datetime | None = None
-    """When its first byte may have left, in UTC."""
-    task_id: str | None = None
-    """The service's id, once accepted."""
+KEPT: Final = 10_000
+"""Intents whose task is known that a MemoryStore remembers; an older id is asked of the host again."""
 
 
 class IntentStore(Protocol):
     """
-    What keeps intents. `put` returns when the intent would survive a crash, as far as the store can promise it.
+    What keeps intents, for any number of clients and processes.
+
+    An intent has one owner at a time. `claim` makes the caller its owner and gives it the next fencing number
+    (`Intent.fence`); from then on what an earlier owner puts is not taken. A row whose task is known needs no owner.
+    Each change is atomic, and whether it may stand is decided by `kling_async._submit.follows` alone. Every coroutine
+    raises StoreError where the store cannot be used, and returns once the change would survive a crash, as far as
+    the store can promise it.
     """
 
     async def open(self) -> None:
         """
         Make it ready; a client opens its own store.
-
-        Raises:
-            StoreError: It cannot be opened.
         """
         ...
 
@@ -72,30 +43,52 @@ class IntentStore(Protocol):
         """
         ...
 
-    async def put(self, intent: Intent) -> None:
+    async def claim(self, intent: Intent) -> Intent | None:
         """
-        Write an intent, over an earlier one with the same id.
+        Own the intent with this id, which is written if there is none.
 
-        Raises:
-            StoreError: It could not be written.
+        Returns:
+            The intent as it stands, with a new fencing number; as it is where its task is known; None while
+            another owner is at it.
+        """
+        ...
+
+    async def put(self, intent: Intent) -> bool:
+        """
+        Write an intent over its earlier state, if there is one, and stay its owner for a while longer.
+
+        Returns:
+            Whether it was written: not if another owner has taken over or its task is known by now.
+        """
+        ...
+
+    async def release(self, intent: Intent) -> None:
+        """
+        Let others claim it, if this fencing number is still the owner's.
         """
         ...
 
     async def get(self, external_task_id: str) -> Intent | None:
         """
         The intent with this id.
-
-        Raises:
-            StoreError: It could not be read.
         """
         ...
 
-    async def recent(self, most: int = 100) -> tuple[Intent, ...]:
+    async def recent(self, most: int = 100, *, states: Collection[State] | None = None) -> tuple[Intent, ...]:
         """
-        The latest intents, newest first.
+        The latest intents, newest first; those in these states alone, where any are named.
+        """
+        ...
 
-        Raises:
-            StoreError: They could not be read.
+    async def abilities(self, base_url: str) -> Abilities:
+        """
+        What was learned of a host; nothing for one that was never met.
+        """
+        ...
+
+    async def learn(self, base_url: str, abilities: Abilities) -> None:
+        """
+        Remember what was learned of a host.
         """
         ...
 
@@ -103,7 +96,7 @@ class IntentStore(Protocol):
 @define
 class MemoryStore:
     """
-    Intents for as long as the process lives.
+    Intents for as long as the process lives; of those whose task is known, the last 10,000.
 
     Example:
         >>> MemoryStore()
@@ -111,6 +104,9 @@ class MemoryStore:
     """
 
     _intents: dict[str, Intent] = field(factory=dict, init=False)
+    _owned: set[str] = field(factory=set, init=False)
+    _settled: deque[str] = field(factory=deque, init=False)
+    _abilities: dict[str, Abilities] = field(factory=dict, init=False)
 
     def __repr__(self) -> str:
         return f"MemoryStore({len(self._intents)} intents)"
@@ -121,124 +117,51 @@ class MemoryStore:
     async def aclose(self) -> None:
         """Nothing to close: what it holds stays readable."""
 
-    async def put(self, intent: Intent) -> None:
-        """Keep an intent."""
-        self._intents[intent.external_task_id] = intent
+    async def claim(self, intent: Intent) -> Intent | None:
+        """Own the intent with this id; it stays owned until it is released or its task is known."""
+        key = intent.external_task_id
+        kept = self._intents.get(key, intent)
+        if kept.state in SETTLED:
+            return kept
+        if key in self._owned:
+            return None
+        self._owned.add(key)
+        self._intents[key] = claimed = evolve(kept, fence=kept.fence + 1)
+        return claimed
+
+    async def put(self, intent: Intent) -> bool:
+        """Keep an intent, if it follows what is kept."""
+        key = intent.external_task_id
+        kept = self._intents.get(key)
+        if kept is not None and not follows(intent, kept):
+            return False
+        self._intents[key] = intent
+        if intent.state in SETTLED and (kept is None or kept.state not in SETTLED):
+            self._owned.discard(key)
+            self._settled.append(key)
+            if len(self._settled) > KEPT:
+                del self._intents[self._settled.popleft()]
+        return True
+
+    async def release(self, intent: Intent) -> None:
+        """Let others claim it."""
+        kept = self._intents.get(intent.external_task_id)
+        if kept is not None and kept.fence == intent.fence:
+            self._owned.discard(intent.external_task_id)
 
     async def get(self, external_task_id: str) -> Intent | None:
         """The intent with this id."""
         return self._intents.get(external_task_id)
 
-    async def recent(self, most: int = 100) -> tuple[Intent, ...]:
+    async def recent(self, most: int = 100, *, states: Collection[State] | None = None) -> tuple[Intent, ...]:
         """The latest intents, newest first."""
-        return tuple(reversed(self._intents.values()))[:most]
+        latest = reversed(self._intents.values())
+        return tuple(kept for kept in latest if states is None or kept.state in states)[:most]
 
+    async def abilities(self, base_url: str) -> Abilities:
+        """What was learned of a host."""
+        return self._abilities.get(base_url, Abilities())
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS intents (
-    external_task_id TEXT PRIMARY KEY,
-    created_at TEXT NOT NULL,
-    body TEXT NOT NULL
-) STRICT
-"""
-
-
-@define
-class SqliteStore:
-    """
-    Intents in a SQLite file, written through before anything is sent.
-
-    Every call runs in a worker thread, so it serves asyncio and trio alike.
-
-    Example:
-        >>> SqliteStore("intents.sqlite")
-        SqliteStore(intents.sqlite)
-    """
-
-    path: Path = field(converter=Path)
-    """The file; it is made with its folder when it is not there."""
-    _connection: sqlite3.Connection | None = field(default=None, init=False)
-    _lock: anyio.Lock = field(factory=anyio.Lock, init=False)
-
-    def __repr__(self) -> str:
-        return f"SqliteStore({self.path})"
-
-    async def open(self) -> None:
-        """
-        Open the file, making it where it is not there.
-
-        Raises:
-            StoreError: It cannot be opened or written.
-        """
-        self._connection = await self._run(self._connect)
-
-    async def aclose(self) -> None:
-        """Close the file."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with anyio.CancelScope(shield=True):
-                await self._run(connection.close)
-
-    async def put(self, intent: Intent) -> None:
-        """
-        Write an intent and wait until it is on disk.
-
-        Raises:
-            StoreError: It could not be written.
-        """
-        body = orjson.dumps(converter().unstructure(intent)).decode()
-        row = (intent.external_task_id, intent.created_at.isoformat(), body)
-        await self._run(lambda: self._write("INSERT OR REPLACE INTO intents VALUES (?, ?, ?)", row))
-
-    async def get(self, external_task_id: str) -> Intent | None:
-        """
-        The intent with this id.
-
-        Raises:
-            StoreError: It could not be read.
-        """
-        query = "SELECT body FROM intents WHERE external_task_id = ?"
-        found = await self._run(lambda: self._read(query, (external_task_id,)))
-        return found[0] if found else None
-
-    async def recent(self, most: int = 100) -> tuple[Intent, ...]:
-        """
-        The latest intents, newest first.
-
-        Raises:
-            StoreError: They could not be read.
-        """
-        query = "SELECT body FROM intents ORDER BY created_at DESC, rowid DESC LIMIT ?"
-        return await self._run(lambda: self._read(query, (most,)))
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        async with self._lock:
-            try:
-                return await to_thread.run_sync(work)
-            except (sqlite3.Error, OSError) as error:
-                raise StoreError(f"{self.path} cannot be used: {error}") from error
-
-    def _connect(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=30)
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(_SCHEMA)
-        except sqlite3.Error:
-            connection.close()
-            raise
-        return connection
-
-    @property
-    def _opened(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise StoreError(f"{self!r} is not open: a client opens its store when it is entered")
-        return self._connection
-
-    def _write(self, statement: str, row: tuple[str, ...]) -> None:
-        self._opened.execute(statement, row)
-
-    def _read(self, query: str, values: tuple[str | int, ...]) -> tuple[Intent, ...]:
-        rows = self._opened.execute(query, values).fetchall()
-        return tuple(converter().structure(orjson.loads(body), Intent) for (body,) in rows)
+    async def learn(self, base_url: str, abilities: Abilities) -> None:
+        """Remember what was learned of a host."""
+        self._abilities[base_url] = abilities

@@ -33,10 +33,11 @@ def task_reply(status="submitted", *, task_id="8781", **more):
 @define
 class Script:
     """
-    Answers requests in the order of its steps: a Response, an error to raise, or an Event to wait for.
+    Answers requests in the order of its steps: a Response, an error to raise, or an Event to wait for; then `rest`.
     """
 
     steps: list = field(factory=list)
+    rest: Response | None = field(default=None, kw_only=True)
     requests: list = field(factory=list)
     downloads: list = field(factory=list)
     started: anyio.Event = field(factory=anyio.Event)
@@ -46,7 +47,7 @@ class Script:
         self.requests.append(request)
         self.started.set()
         await anyio.lowlevel.checkpoint()
-        step = self.steps.pop(0)
+        step = self.steps.pop(0) if self.steps or self.rest is None else self.rest
         if isinstance(step, anyio.Event):
             await step.wait()
             step = self.steps.pop(0)
@@ -71,6 +72,13 @@ class Script:
         What was sent, read back.
         """
         return [orjson.loads(request.body) if request.body else None for request in self.requests]
+
+    @property
+    def posts(self):
+        """
+        How many of them were posted.
+        """
+        return sum(request.method == "POST" for request in self.requests)
 
     @property
     def paths(self):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async import ApiKey, InvalidInputError, KeyPair, _auth, to_dict
-from kling_async._auth import LIFE, RENEW_AT, Signer, check_signing
+from kling_async._auth import LIFE, RENEW_AT, Signer, check_signing, fingerprint
 from tests.strategies import modest
 
 CANARY = "sk-canary-4711"
@@ -217,3 +217,14 @@ def test_a_key_too_short_to_be_one_is_not_struck_out():
     """
     assert b"too many" == Signer(ApiKey("any")).struck(b"too many")
     assert b"too ***" == Signer(ApiKey("sk-many-many")).struck(b"too sk-many-many")
+
+
+def test_a_fingerprint_tells_credentials_apart_and_nothing_else():
+    """
+    The same for the same key, another for another, and no part of any secret.
+    """
+    marks = [fingerprint(ApiKey(KEY)), fingerprint(ApiKey("sk-other-key")), fingerprint(KeyPair("a-name", "secret"))]
+    assert 3 == len(set(marks))
+    assert fingerprint(ApiKey(KEY)) == fingerprint(ApiKey(KEY, source="COMETAPI_KEY"))
+    assert fingerprint(KeyPair("a-name", "renewed")) == fingerprint(KeyPair("a-name", "secret"))
+    assert all(len(mark) == 16 and mark not in KEY for mark in marks)

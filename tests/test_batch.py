@@ -25,7 +25,7 @@ from kling_async import (
     edit,
     edit_many,
 )
-from kling_async.simulator import Fault, Simulator
+from kling_async.simulator import Fault, Shape, Simulator
 
 CLIP = "https://example.com/clip.mp4"
 EDIT = Removal.of("the stones")
@@ -366,9 +366,10 @@ async def test_unread_outcomes_hold_further_jobs_back():
 
 async def test_a_lost_reply_is_an_outcome_that_names_its_id():
     """
-    It may be charged, and is never sent again.
+    It may be charged, cannot be found there, and is never sent again.
     """
-    simulator = Simulator(faults=[Fault("create", "lost")])
+    hidden = Shape(finds_external_ids=False, lists=False)
+    simulator = Simulator(faults=[Fault("create", "lost")], shape=hidden)
     async with client_of(simulator) as client, edit_many(client, [job()], slots=1) as outcomes:
         [outcome] = [outcome async for outcome in outcomes]
     assert isinstance(outcome.error, UnknownOutcomeError)

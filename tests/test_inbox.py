@@ -364,7 +364,8 @@ async def test_a_create_in_doubt_is_settled_by_a_delivery():
     """
     store = MemoryStore()
     missing, proof = envelope(code=1203, status=404), told(external_task_id="order-17")
-    async with client_of(missing, LostReplyError("cut"), proof, proof, store=store) as client:
+    steps, short = [missing, LostReplyError("cut"), *[missing] * 3, proof, proof], RetryPolicy(doubt=1)
+    async with client_of(*steps, store=store, retry=short) as client:
         with pytest.raises(UnknownOutcomeError):
             await client.create_task("s-1", Removal.of("x"), external_task_id="order-17")
         assert ("unknown", None) == ((await store.get("order-17")).state, (await store.get("order-17")).task_id)

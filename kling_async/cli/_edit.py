@@ -7,7 +7,7 @@ without a yes.
 
 from collections.abc import Mapping
 
-from kling_async._create import clip_digest
+from kling_async._submit import clip_digest
 from kling_async.client import KlingClient
 from kling_async.edits import Edit
 from kling_async.errors import (

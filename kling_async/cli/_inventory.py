@@ -15,6 +15,7 @@ import kling_async
 from kling_async._auth import ApiKey, Credentials
 from kling_async._environment import BASE_URL
 from kling_async._routes import find_proxy
+from kling_async._submit import DOUBTFUL
 from kling_async.errors import InvalidInputError, StoreError
 from kling_async.stores import Intent, SqliteStore
 
@@ -162,7 +163,7 @@ def _absent(path: Path) -> Finding:
 
 
 def _kept(path: Path, intents: tuple[Intent, ...], service: Service) -> Finding:
-    doubtful = [intent for intent in intents if intent.state in {"sending", "unknown"}]
+    doubtful = [intent for intent in intents if intent.state in DOUBTFUL]
     facts = {"path": path, "intents": len(intents), "in_doubt": len(doubtful)}
     said = f"{path}, {len(intents)} paid creates kept, {len(doubtful)} of them in doubt"
     if not doubtful:

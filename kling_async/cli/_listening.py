@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
-from kling_async.transport import Progress, Request, Response, Transport
+from kling_async.transport import Progress, Request, Response, Saved, Transport
 
 
 @frozen
@@ -69,7 +69,9 @@ class Listening:
         self.heard = Heard(reply, sent, time.time())
         return reply
 
-    async def download(self, url: str, path: Path, *, overwrite: bool = False, progress: Progress | None = None) -> int:
+    async def download(
+        self, url: str, path: Path, *, overwrite: bool = False, progress: Progress | None = None
+    ) -> Saved:
         """
         Fetch a media URL; nothing is noted of it.
         """

@@ -84,16 +84,17 @@ class Store(SqliteStore):
     told: Callable[[str], None] = field(default=lambda _name: None, kw_only=True, repr=False)
     """Called with the external id."""
 
-    async def put(self, intent: Intent) -> None:
+    async def put(self, intent: Intent) -> bool:
         """
-        Write an intent and wait until it is on disk.
+        Write an intent, if it follows what is kept, and wait until it is on disk.
 
         Raises:
             StoreError: It could not be written.
         """
-        await super().put(intent)
-        if intent.state == "sending" and intent.attempts == 1:
+        written = await super().put(intent)
+        if written and intent.state == "sending" and intent.attempts == 1:
             self.told(intent.external_task_id)
+        return written
 
 
 @Parameter(name="*")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from kling_async._submit import SENDABLE
 from kling_async.client import KlingClient
 from kling_async.errors import NotFoundError, UnsupportedError
 from kling_async.models import Task
@@ -50,7 +51,7 @@ async def find(client: KlingClient, store: SqliteStore, name: str) -> Task:
 
 
 def _doubt(intent: Intent) -> str:
-    if intent.first_sent_at is None or intent.state in {"intent", "refused"}:
+    if intent.first_sent_at is None or intent.state in SENDABLE:
         return f"Nothing was created: the create {intent.external_task_id} never got through."
     sent = _time(intent.first_sent_at)
     return f"Its create was sent on {sent}, and no answer came: look in the provider's console before you pay again."
