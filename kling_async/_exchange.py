@@ -1,18 +1,21 @@
 """
-One call: sign, send, read, and send again where its licence allows.
+One call: sign, send, read, and send again where its licence, the policy and the budget allow.
 """
 
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from random import random
-from typing import TypeVar
+from typing import Final, TypeVar
 from urllib.parse import urlencode
+from weakref import WeakValueDictionary
 
 import anyio
-from attrs import define, evolve, field
+from attrs import Factory, define, evolve, field
 
-from ._auth import Signer
+from ._auth import Credentials, Signer, fingerprint
+from ._budget import Budget, price
 from ._codec import encode
 from ._endpoints import Endpoint, Host, Replay
 from ._replies import read, unwrap
@@ -35,6 +38,27 @@ T = TypeVar("T")
 log = logging.getLogger("kling_async")
 
 Read = Callable[[Response], T]
+
+CLOCK_OFF_MOST = 86_400.0
+"""Seconds that this machine's clock may be wrong; a service that says more is not believed."""
+
+_BUDGETS: Final[WeakValueDictionary[tuple[str, str], Budget]] = WeakValueDictionary()
+"""
+The one thing that clients of a process share, for what one does to a failing host the others do as well. No key is in
+it, and a budget is forgotten with the last client that uses it.
+"""
+_PAID: Final[ContextVar[int]] = ContextVar("_PAID", default=0)
+"""
+What this task has paid for its next sending: the paid create has a loop of its own, which pays in `delay` and then
+sends `once`. A wait that is cancelled leaves it to the task's next call, which at worst earns a few tokens too many.
+"""
+
+
+def shared_budget(host: Host, credentials: Credentials) -> Budget:
+    """
+    The budget of replays of all clients that speak to this host with these credentials.
+    """
+    return _BUDGETS.setdefault((host.base_url, fingerprint(credentials)), Budget())
 
 
 def replayable(error: KlingError, licence: Replay) -> bool:
@@ -74,6 +98,11 @@ class Exchange:
     """Unix time, for tokens."""
     observer: Callable[[Event], None] | None = None
     """Who is told."""
+    budget: Budget = field(
+        default=Factory(lambda self: shared_budget(self.host, self.signer.credentials), takes_self=True)
+    )
+    """What replays are paid from."""
+    _clock_off: float = field(default=0.0, init=False)
 
     async def __call__(
         self,
@@ -84,7 +113,7 @@ class Exchange:
         params: Mapping[str, int | str] | None = None,
     ) -> T:
         """
-        Make a call and read its reply, as often as the endpoint's licence and the policy allow.
+        Make a call and read its reply, as often as the endpoint's licence, the policy and the budget allow.
         """
         return await self.repeated(
             endpoint.method,
@@ -146,10 +175,21 @@ class Exchange:
 
     def delay(self, attempt: int, error: KlingError) -> float | None:
         """
-        Seconds until the next attempt, None for no other.
+        Seconds until the next attempt, which is paid for hereby; None for no other.
+
+        Where the budget cannot pay, the error gets a note that says so.
         """
         asked = error.retry_after if isinstance(error, APIError) else None
-        return self.retry.delay(attempt, chance=self.chance(), retry_after=asked)
+        delay = self.retry.delay(attempt, chance=self.chance(), retry_after=asked)
+        if delay is None:
+            return None
+        cost = price(error)
+        if not self.budget.pay(cost):
+            known = f"{self.budget.left} tokens are left and it costs {cost}; calls that succeed bring them back"
+            error.add_note(f"not sent again: too many calls to {self.host.name} failed of late ({known})")
+            return None
+        _PAID.set(cost)
+        return delay
 
     def replaying(self, method: str, path: str, attempt: int, delay: float, error: KlingError) -> None:
         """
@@ -162,7 +202,7 @@ class Exchange:
 
     def drawn(self, attempt: int) -> float:
         """
-        Seconds to wait where the attempts are not counted.
+        Seconds to wait where the attempts are neither counted nor paid for.
         """
         return self.retry.drawn(attempt, chance=self.chance())
 
@@ -172,13 +212,35 @@ class Exchange:
 
         A refused token proves that nothing was done, so this is safe for the paid create as well.
         """
+        paid = _PAID.get()
+        if paid:
+            _PAID.set(0)
+        response = await self._send(method, url, payload)
         try:
-            return reader(await self._send(method, url, payload))
+            result = reader(response)
         except AuthenticationError as error:
             if not self.signer.renew(error.code):
                 raise
             log.info("%s: the token was refused with %s; signing another", method, error.code)
-        return reader(await self._send(method, url, payload))
+        else:
+            self.budget.earn(paid)
+            return result
+        self._set_clock(response)
+        result = reader(await self._send(method, url, payload))
+        self.budget.earn(paid)
+        return result
+
+    def _set_clock(self, refusal: Response) -> None:
+        """A token is refused for its times where one of two clocks is wrong: go by the service's, it judges."""
+        from email.utils import parsedate_to_datetime
+
+        try:
+            told = parsedate_to_datetime(refusal.headers.get("date", "")).timestamp()
+        except (OverflowError, TypeError, ValueError):
+            return
+        off = told - self.now()
+        if abs(off) <= CLOCK_OFF_MOST:
+            self._clock_off = off
 
     async def _send(self, method: str, url: str, payload: bytes) -> Response:
         request = self._signed(method, url, payload)
@@ -191,7 +253,8 @@ class Exchange:
 
     def _signed(self, method: str, url: str, payload: bytes) -> Request:
         # Apart from the call, so that no frame of a failed one has the key among its locals.
-        headers = {"Authorization": self.signer.authorization(self.now()), "Content-Type": "application/json"}
+        now = self.now() + self._clock_off
+        headers = {"Authorization": self.signer.authorization(now), "Content-Type": "application/json"}
         return Request(method, url, headers, payload)
 
     def _exchanged(self, method: str, url: str, status: int, seconds: float) -> None:

@@ -7,10 +7,11 @@ import anyio.lowlevel
 import orjson
 from attrs import define, field
 
-from kling_async import ApiKey, DownloadError, KlingClient
+from kling_async import ApiKey, DownloadError, KlingClient, Removal
 from kling_async.transport import Response
 
 KEY = "sk-canary-4711"
+ORDER = Removal.of("the stones")
 
 
 def envelope(data=None, *, code=0, message="SUCCEED", status=200, headers=None):
@@ -94,3 +95,19 @@ def client_of(*steps, credentials=None, base_url=None, **named):
 
 def script_of(client):
     return client._borrowed
+
+
+class Account:
+    """
+    A client's user, who orders one edit by its key, in a new selection each time.
+    """
+
+    def __init__(self, client):
+        self.client = client
+
+    async def order(self, key="order-1", edit=ORDER):
+        info = await self.client.init_selection(video_url="https://example.com/clip.mp4")
+        await self.client.add_selection(info.session_id, 0, [(0.5, 0.5)])
+        return await self.client.creates.create(
+            info.session_id, edit, payload=edit.prompt, external_task_id=key, callback_url=None
+        )

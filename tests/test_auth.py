@@ -223,8 +223,8 @@ def test_a_fingerprint_tells_credentials_apart_and_nothing_else():
     """
     The same for the same key, another for another, and no part of any secret.
     """
-    marks = [fingerprint(ApiKey(KEY)), fingerprint(ApiKey("sk-other-key")), fingerprint(KeyPair("a-name", "secret"))]
+    marks = [fingerprint(ApiKey(CANARY)), fingerprint(ApiKey("sk-other-key")), fingerprint(KeyPair("a-name", "secret"))]
     assert 3 == len(set(marks))
-    assert fingerprint(ApiKey(KEY)) == fingerprint(ApiKey(KEY, source="COMETAPI_KEY"))
+    assert fingerprint(ApiKey(CANARY)) == fingerprint(ApiKey(CANARY, source="COMETAPI_KEY"))
     assert fingerprint(KeyPair("a-name", "renewed")) == fingerprint(KeyPair("a-name", "secret"))
-    assert all(len(mark) == 16 and mark not in KEY for mark in marks)
+    assert all(len(mark) == 16 and mark not in CANARY for mark in marks)

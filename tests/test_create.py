@@ -12,14 +12,12 @@ from kling_async import (
     ApiKey,
     ContentRejectedError,
     DecodeError,
-    Image,
     InvalidInputError,
     InvalidRequestError,
     KeyConflictError,
     KlingClient,
     KlingError,
     LostReplyError,
-    Marks,
     MemoryStore,
     NotFoundError,
     NotSentError,
@@ -27,10 +25,8 @@ from kling_async import (
     Removal,
     SelectionExpiredError,
     StoreError,
-    Swap,
     UnknownOutcomeError,
 )
-from kling_async._submit import clip_digest, session_digest
 from kling_async.simulator import Fault, Shape, Simulator
 from kling_async.transport import Response
 from tests.doubles import KEY, Script, envelope, task_reply
@@ -352,24 +348,6 @@ async def test_an_intent_of_this_process_is_not_looked_for_again():
     assert NotSentError is type(error)
     _, script, _ = await create(task_reply(), store=store, external_task_id="order-1")
     assert ["POST videos/multi-elements"] == script.paths
-
-
-def test_a_payload_is_clip_marks_and_edit_in_whichever_session():
-    """
-    The query of a signed link, the order of points and the session do not count; everything else does.
-    """
-    marks = Marks({1: [(0.1, 0.2), (0.3, 0.4)]})
-    digest = clip_digest("https://example.com/a.mp4?signature=1", marks, EDIT)
-    assert digest == clip_digest("https://example.com/a.mp4", Marks({1: [(0.3, 0.4), (0.1, 0.2)]}), EDIT)
-    others = {
-        clip_digest("https://example.com/b.mp4", marks, EDIT),
-        clip_digest("https://example.com/a.mp4", Marks({2: [(0.1, 0.2), (0.3, 0.4)]}), EDIT),
-        clip_digest("https://example.com/a.mp4", marks, Removal.of("the bird")),
-        clip_digest("https://example.com/a.mp4", marks, Swap.of("a", "b", Image.from_url("https://example.com/a.png"))),
-        clip_digest("https://example.com/a.mp4", marks, Swap.of("a", "b", Image.from_url("https://example.com/b.png"))),
-        session_digest("8475", EDIT),
-    }
-    assert 6 == len(others - {digest})
 
 
 async def test_two_creates_of_one_id_at_once_are_one():

@@ -2,18 +2,29 @@
 One call: signed, sent, read, replayed under licence.
 """
 
+import gc
 import logging
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import format_datetime
 
 import anyio
+import jwt
 import pytest
 
 from kling_async import (
+    COMETAPI_URL,
+    KLING_CHINA_URL,
+    KLING_GLOBAL_URL,
     ApiKey,
     AuthenticationError,
     DecodeError,
+    DownloadError,
     InvalidRequestError,
     KeyPair,
+    KlingClient,
     LostReplyError,
+    NotFoundError,
     NotSentError,
     RetryPolicy,
     ServerError,
@@ -21,8 +32,9 @@ from kling_async import (
     TLSError,
 )
 from kling_async._auth import Signer
-from kling_async._endpoints import ADD, CLEAR, COMETAPI_URL, GET, LIST, host
-from kling_async._exchange import Exchange
+from kling_async._budget import CAPACITY
+from kling_async._endpoints import ADD, CLEAR, GET, LIST, host
+from kling_async._exchange import _BUDGETS, Exchange, shared_budget
 from kling_async.transport import Response
 from tests.doubles import KEY, Script, envelope, task_reply
 
@@ -226,3 +238,120 @@ async def test_a_key_that_is_echoed_is_struck_out_whatever_its_shape(credentials
         await made(GET, path=GET.at("1"))
     own = [credentials.key] if isinstance(credentials, ApiKey) else [credentials.access_key, credentials.secret_key]
     assert not any(secret in str(caught.value) for secret in own)
+
+
+def test_clients_of_one_host_and_one_key_share_a_budget():
+    """
+    Wherever in the process they are; another key, or another host, has its own.
+    """
+    shared = shared_budget(host(KLING_GLOBAL_URL), ApiKey("sk-one-key"))
+    assert shared is shared_budget(host(f"{KLING_GLOBAL_URL}/"), ApiKey("sk-one-key", source="KLING_API_KEY"))
+    others = {
+        id(shared_budget(host(KLING_CHINA_URL), ApiKey("sk-one-key"))),
+        id(shared_budget(host(KLING_GLOBAL_URL), ApiKey("sk-other-key"))),
+        id(shared_budget(host(KLING_GLOBAL_URL), KeyPair("sk-one-key-pair", "secret"))),
+    }
+    assert id(shared) not in others
+
+
+async def test_what_one_client_spends_the_other_does_not_have():
+    """
+    Two clients of one host and key; the second is refused the replay that the first has used up.
+    """
+    scripts = [Script([NotSentError("refused"), NotSentError("refused")]), Script([NotSentError("refused")])]
+    first, second = (KlingClient(ApiKey("sk-shared-4711"), transport=script) for script in scripts)
+    async with first, second:
+        first._exchange.budget.left = 9
+        for client in (first, second):
+            with pytest.raises(NotSentError) as caught:
+                await client.get_task("8781")
+            [note] = caught.value.__notes__
+            assert "not sent again: too many calls to api.cometapi.com failed of late (4 tokens" in note
+        assert 4 == second._exchange.budget.left
+    assert [2, 1] == [len(script.requests) for script in scripts]
+
+
+def test_budgets_are_kept_without_keys_and_forgotten_with_their_clients():
+    """
+    The registry holds fingerprints, and nothing once the last client is gone.
+    """
+    gc.collect()
+    before = len(_BUDGETS)
+    kept = [shared_budget(host(COMETAPI_URL), ApiKey(f"sk-canary-{number}")) for number in range(100)]
+    assert before + 100 == len(_BUDGETS)
+    assert "canary" not in repr(list(_BUDGETS.items()))
+    assert {CAPACITY} == {budget.left for budget in kept}
+    kept.clear()
+    gc.collect()
+    assert before >= len(_BUDGETS)
+
+
+async def test_a_call_is_not_paid_for_by_another():
+    """
+    A first attempt that succeeds while another call waits for its replay earns one token, and the replay its own price.
+    """
+    made, script = exchange(LostReplyError("cut"), task_reply(), task_reply())
+    made.budget.left = 100
+    async with anyio.create_task_group() as group:
+        group.start_soon(lambda: made(GET, path=GET.at("1")))
+        await anyio.wait_all_tasks_blocked()
+        assert 90 == made.budget.left
+        await made(GET, path=GET.at("2"))
+        assert 91 == made.budget.left
+    assert 101 == made.budget.left
+    assert 3 == len(script.requests)
+
+
+@pytest.mark.parametrize("end", [task_reply(), envelope(code=1203, status=404)], ids=["answered", "refused"])
+async def test_what_a_replay_has_paid_is_earned_by_no_later_call(end):
+    """
+    However the replay ends, the next call of the same task earns what a first attempt does.
+    """
+    made, _ = exchange(LostReplyError("cut"), end, task_reply())
+    made.budget.left = 100
+    with suppress(NotFoundError):
+        await made(GET, path=GET.at("1"))
+    before = made.budget.left
+    await made(GET, path=GET.at("2"))
+    assert 1 == made.budget.left - before
+
+
+def test_a_download_is_tried_again_whatever_the_budget():
+    """
+    Its host is another, and nothing of ours is at stake there.
+    """
+    made, _ = exchange()
+    made.budget.left = 0
+    assert 0.5 == made.delay(1, DownloadError("cut"))
+    assert 0 == made.budget.left
+
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+async def signed_at(date, *, now):
+    """
+    For when the second token is signed, after the first was refused in a reply of this date.
+    """
+    pair, headers = KeyPair("access", "secret-" * 6), {} if date is None else {"date": date}
+    made, script = exchange(envelope(code=1004, status=401, headers=headers), task_reply(), credentials=pair, now=now)
+    await made(GET, path=GET.at("1"))
+    token = script.requests[1].headers["Authorization"].removeprefix("Bearer ")
+    return jwt.decode(token, options={"verify_signature": False})["exp"] - 1800
+
+
+@pytest.mark.parametrize("off", [-3600, -86_000, 3600, 86_000])
+async def test_a_wrong_clock_goes_by_the_services(off):
+    """
+    A refused token is signed anew for the time that the refusal told.
+    """
+    now = NOON.timestamp()
+    assert now == await signed_at(format_datetime(NOON, usegmt=True), now=now + off)
+
+
+@pytest.mark.parametrize("date", [None, "", "noon", "Fri, 20 Nov 2015 12:00:00 GMT", "Fri, 20 Nov 0000 12:00:00 GMT"])
+async def test_a_date_that_cannot_be_is_not_believed(date):
+    """
+    None, no date, or one more than a day away: our own clock is all there is.
+    """
+    assert int(NOON.timestamp()) == await signed_at(date, now=NOON.timestamp())

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import anyio
 import pytest
+from attrs import evolve
 
-from kling_async import MemoryStore, SqliteStore, StoreError
-from kling_async.stores import Intent
+from kling_async import MemoryStore, SqliteStore, StoreError, stores
+from kling_async.stores import Abilities, Intent
 
 pytestmark = pytest.mark.real_clock
 
@@ -108,3 +109,45 @@ def test_stores_say_what_they_are(tmp_path):
     """
     assert "MemoryStore(0 intents)" == repr(MemoryStore())
     assert f"SqliteStore({tmp_path})" == repr(SqliteStore(tmp_path))
+
+
+async def test_one_owner_at_a_time_in_memory():
+    """
+    The second waits until the first lets go; an earlier owner's release changes nothing.
+    """
+    store = MemoryStore()
+    first = await store.claim(intent())
+    assert await store.claim(intent()) is None
+    await store.release(first)
+    second = await store.claim(intent())
+    assert (1, 2) == (first.fence, second.fence)
+    await store.release(first)
+    await store.release(intent(7))
+    assert await store.claim(intent()) is None
+    assert not await store.put(evolve(first, state="sending"))
+    assert await store.put(evolve(first, state="accepted", task_id="8781"))
+    assert "accepted" == (await store.claim(intent())).state
+
+
+async def test_memory_holds_the_last_known_tasks(monkeypatch):
+    """
+    Older ones are forgotten, those in doubt never.
+    """
+    monkeypatch.setattr(stores, "KEPT", 2)
+    store = MemoryStore()
+    await store.put(intent(9, state="unknown"))
+    for number in range(1, 5):
+        await store.put(intent(number, state="accepted", task_id=f"t-{number}"))
+    await store.put(intent(4, state="succeeded", task_id="t-4"))
+    assert ["order-4", "order-3", "order-9"] == [kept.external_task_id for kept in await store.recent()]
+    assert ["order-9"] == [kept.external_task_id for kept in await store.recent(states=("unknown",))]
+
+
+async def test_memory_keeps_what_was_learned_of_a_host():
+    """
+    Each host apart.
+    """
+    store = MemoryStore()
+    await store.learn("https://a.example", Abilities(finds=True))
+    assert Abilities(finds=True) == await store.abilities("https://a.example")
+    assert Abilities() == await store.abilities("https://b.example")
