@@ -13,41 +13,39 @@ import anyio
 from attrs import define, evolve, field
 
 from ._codec import create_body, encode
+from ._doubt import GRACE, Doubts, leave
 from ._endpoints import CREATE, GET
 from ._exchange import Exchange, log, replayable
 from ._ids import drawn_id
 from ._lease import Lease
 from ._ledger import forgotten
-from ._refusals import excerpt
 from ._replies import read
-from ._search import Search, Sign
+from ._search import Sign
 from ._submit import (
-    ABSENCES,
     DOUBTFUL,
     Intent,
     after,
     check_same,
-    is_taken,
-    looks,
-    may_resend,
     session_digest,
 )
 from ._urls import check_callback_url, check_url
 from .edits import Edit
-from .errors import KlingError, NotFoundError, StoreError, UnknownOutcomeError
-from .events import Created
+from .errors import (
+    APIError,
+    DecodeError,
+    KlingError,
+    NotFoundError,
+    StoreError,
+    TransportError,
+)
 from .models import FAILED, Task
 from .slots import Slots
 from .stores import IntentStore
 
-BECAUSE = 120
-"""Characters of what went wrong that an unknown outcome quotes."""
 ASKED_FIRST = 0.05
 """Seconds after which an intent of another owner is asked for again; each time twice as long."""
 ASKED_MOST = 1.0
 """Seconds that this comes to at most."""
-GRACE = 5.0
-"""Seconds that writing down may hold up a cancellation."""
 FRESH = 60.0
 """Seconds for which a look before the first send is good."""
 
@@ -62,8 +60,8 @@ class Creates:
     """The way out."""
     store: IntentStore
     """Where intents are written."""
-    search: Search
-    """What looks for those in doubt."""
+    doubts: Doubts
+    """What settles those in doubt."""
     lease: Callable[[str], Lease]
     """Leave of the client for a call."""
     callback_url: Callable[[str], str | None]
@@ -148,8 +146,8 @@ class Creates:
             payload=payload,
             base_url=self.exchange.host.base_url,
             session_id=session_id,
-            created_at=self.search.now(),
-            account=self.search.account,
+            created_at=self.doubts.search.now(),
+            account=self.doubts.search.account,
         )
 
     async def claimed(self, meant: Intent) -> Intent:
@@ -175,17 +173,24 @@ class Creates:
                 log.warning("create %s could not be released: %s", intent.external_task_id, error)
 
     async def _paid(self, meant: Intent, body: bytes, *, given: bool) -> Task:
-        while True:
-            intent = await self.claimed(meant)
-            try:
-                found = await self._earlier(intent, meant, given=given)
-                task = await self._send(found, body) if isinstance(found, Intent) else found
-            except BaseException:
-                await self.released(intent)
-                raise
-            if task is not None:
-                return task
+        task = await self._owned(meant, body, given=given)
+        while task is None:
             # Another owner has taken over meanwhile: what it made of it is in the store.
+            try:
+                task = await self._owned(meant, body, given=given)
+            except (StoreError, TransportError, APIError, DecodeError) as error:
+                # We may have sent it before, so that this must not read as if nothing was created.
+                raise self.doubts.unknown(meant, error) from error
+        return task
+
+    async def _owned(self, meant: Intent, body: bytes, *, given: bool) -> Task | None:
+        intent = await self.claimed(meant)
+        try:
+            found = await self._earlier(intent, meant, given=given)
+            return await self._send(found, body) if isinstance(found, Intent) else found
+        except BaseException:
+            await self.released(intent)
+            raise
 
     async def _earlier(self, intent: Intent, meant: Intent, *, given: bool) -> Task | Intent | None:
         """
@@ -196,81 +201,28 @@ class Creates:
         if intent.task_id is not None:
             return (await self.exchange(GET, path=GET.at(intent.task_id))).named(intent.external_task_id)
         if intent.state in DOUBTFUL:
-            return await self.settled(intent)
+            return await self.doubts.settled(intent)
         if intent.state == "intent" and (given or intent.fence > 1) and not self._is_fresh(intent):
-            found = await self.search.first(intent)
+            found = await self.doubts.search.first(intent)
             if isinstance(found, Task):
-                return await self._adopted(intent, found)
+                return await self.doubts.adopted(intent, found)
             if found is Sign.MASKED:
-                raise self._unknown(intent)
-            intent = evolve(intent, looked_at=self.search.now(), account=self.search.account)
+                raise self.doubts.unknown(intent, "something answers under this id but does not tell it")
+            intent = evolve(intent, looked_at=self.doubts.search.now(), account=self.doubts.search.account)
             return intent if await self.store.put(intent) else None
-        return evolve(intent, account=self.search.account)
+        return evolve(intent, account=self.doubts.search.account)
 
     def _is_fresh(self, intent: Intent) -> bool:
         if intent.looked_at is None:
             return False
-        return 0 <= (self.search.now() - intent.looked_at).total_seconds() < FRESH
-
-    async def settled(self, intent: Intent, error: KlingError | None = None) -> Task | Intent | None:
-        """
-        What became of a create in doubt: its task; the intent, which may be sent again; None where it is ours no more.
-
-        Args:
-            intent: Its row, ours.
-            error: What went wrong just now.
-
-        Raises:
-            UnknownOutcomeError: It was not found, and that it is not there is not proven, or it may not be sent again.
-        """
-        intent = evolve(intent, state="unknown")
-        try:
-            found = await self._looked_for(intent, error)
-        except anyio.get_cancelled_exc_class() as cancelled:
-            _leave(intent, cancelled)
-            raise
-        if isinstance(found, Task):
-            return await self._adopted(intent, found, taken=is_taken(error, intent.external_task_id))
-        if found is None:
-            return None
-        able, policy = await self.search.able(), self.exchange.retry
-        if found is Sign.ABSENT and may_resend(policy, able, self.exchange.host):
-            absent = evolve(intent, state="absent", looked_at=self.search.now())
-            return absent if await self.store.put(absent) else None
-        raise self._unknown(intent, error, absent=found is Sign.ABSENT) from error
-
-    async def _looked_for(self, intent: Intent, error: KlingError | None) -> Task | Sign | None:
-        """Look until it is found, or long enough; None where the row has moved on without us."""
-        sent = intent.sent_at or intent.first_sent_at or intent.created_at
-        age, doubt = (self.search.now() - sent).total_seconds(), self.exchange.retry.doubt
-        times = looks(doubt, age)[:1] if await self.search.hopeless() else looks(doubt, age)
-        text = "create %s: outcome unknown (%s); looking for its task for %.0f s at most"
-        log.info(text, intent.external_task_id, type(error).__name__ if error else "of an earlier run", times[-1])
-        began, absences, found = anyio.current_time(), 0, Sign.SILENT
-        for time in times:
-            await anyio.sleep_until(began + time)
-            if not await self.store.put(evolve(intent, looked_at=self.search.now())):
-                return None
-            answer = await self.search.again(intent)
-            if isinstance(answer, Task):
-                return answer
-            found, absences = answer, absences + (answer is Sign.ABSENT)
-        return found if found is not Sign.ABSENT or absences >= ABSENCES else Sign.SILENT
-
-    async def _adopted(self, intent: Intent, task: Task, *, taken: bool = False) -> Task:
-        if taken:
-            await self.search.learn(enforces=True)
-        await self._put(evolve(intent, state="accepted", task_id=task.task_id))
-        if intent.attempts:
-            self._tell(intent, task)
-        return task
+        return 0 <= (self.doubts.search.now() - intent.looked_at).total_seconds() < FRESH
 
     async def _send(self, intent: Intent, body: bytes) -> Task | None:
         """Send until it is accepted or refused for good; None where another owner has taken over."""
         attempt = 0
         while True:
             attempt += 1
-            now = self.search.now()
+            now = self.doubts.search.now()
             intent = evolve(intent, state="sending", attempts=intent.attempts + 1, sent_at=now)
             intent = evolve(intent, first_sent_at=intent.first_sent_at or now)
             if not await self.store.put(intent):
@@ -279,15 +231,15 @@ class Creates:
                 return await self._accepted(intent, await self._once(intent, body))
             except KlingError as error:
                 intent = after(intent, error)
-                written = await self._put(intent)
+                written = await self.doubts.put(intent)
                 if isinstance(error, NotFoundError) and error.code == 1203:
                     raise forgotten(intent.session_id) from error
                 if intent.state == "unknown":
-                    found = await self.settled(intent, error) if written else None
+                    found = await self.doubts.settled(intent, error) if written else None
                     if not isinstance(found, Intent):
                         return found
                     if attempt >= self.exchange.retry.attempts:
-                        raise self._unknown(found, error, absent=True) from error
+                        raise self.doubts.unknown(found, error, absent=True) from error
                     intent = found
                     continue
                 delay = self.exchange.delay(attempt, error) if replayable(error, CREATE.replay) else None
@@ -306,20 +258,16 @@ class Creates:
             raise
         except BaseException as error:
             # Cancelled, or an observer's own fault.
-            _leave(intent, error)
+            leave(intent, error)
             raise
 
     async def _accepted(self, intent: Intent, task: Task) -> Task:
         key = intent.external_task_id
-        await self._put(evolve(intent, state="accepted", task_id=task.task_id))
+        await self.doubts.put(evolve(intent, state="accepted", task_id=task.task_id))
         if task.external_task_id == key:
-            await self.search.learn(echoes=True)
-        self._tell(intent, task)
+            await self.doubts.search.learn(echoes=True)
+        self.doubts.tell(intent, task)
         return task.named(key)
-
-    def _tell(self, intent: Intent, task: Task) -> None:
-        if self.exchange.observer is not None:
-            self.exchange.observer(Created(external_task_id=intent.external_task_id, task_id=task.task_id))
 
     async def ended(self, task: Task, key: str | None) -> None:
         """
@@ -330,41 +278,12 @@ class Creates:
             key: The external id, where it is known here.
         """
         name = key or task.external_task_id
-        intent = None if name is None else await self.store.get(name)
+        try:
+            intent = None if name is None else await self.store.get(name)
+        except StoreError as error:
+            log.warning("the end of task %s could not be written: %s", task.task_id, error)
+            return
         if intent is None or intent.task_id != task.task_id or intent.state != "accepted":
             return
-        await self.search.learn(echoes=task.external_task_id == name)
-        await self._put(evolve(intent, state="failed" if task.status == FAILED else "succeeded"))
-
-    async def _put(self, intent: Intent) -> bool:
-        """
-        Write down what came of a create, even while the caller is being cancelled; whether the row is still ours.
-
-        A store that fails now must not hide it: the caller is told of the task, or of the service's own error.
-        """
-        key, state, task = intent.external_task_id, intent.state, intent.task_id
-        with anyio.CancelScope(shield=True), anyio.move_on_after(GRACE):
-            try:
-                return await self.store.put(intent)
-            except StoreError as error:
-                log.warning("create %s is %s (task %s), but that could not be written: %s", key, state, task, error)
-        return True
-
-    def _unknown(self, intent: Intent, error: KlingError | None = None, *, absent: bool = False) -> UnknownOutcomeError:
-        said = [] if error is None else [excerpt(error, BECAUSE)]
-        if intent.account not in {"", self.search.account}:
-            said.append("it was sent with another key")
-        return UnknownOutcomeError(
-            because="; ".join(said) or None,
-            external_task_id=intent.external_task_id,
-            attempts=intent.attempts,
-            first_sent_at=intent.first_sent_at or intent.created_at,
-            absent=absent,
-        )
-
-
-def _leave(intent: Intent, error: BaseException) -> None:
-    """The caller is leaving, and a task may be there: the log and the exception say which."""
-    text = f"create {intent.external_task_id!r} was cut off on its way: a paid task may exist"
-    log.warning("%s", text)
-    error.add_note(text)
+        await self.doubts.search.learn(echoes=task.external_task_id == name)
+        await self.doubts.put(evolve(intent, state="failed" if task.status == FAILED else "succeeded"))

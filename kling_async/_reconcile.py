@@ -76,8 +76,8 @@ class Reconciliation:
             return None
         try:
             if intent.state in DOUBTFUL:
-                check_age(intent, creates.search.now())
-                return await creates.settled(intent)
+                check_age(intent, creates.doubts.search.now())
+                return await creates.doubts.settled(intent)
             if intent.task_id is None:
                 return None
             task = await creates.exchange(GET, path=GET.at(intent.task_id))

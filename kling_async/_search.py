@@ -62,10 +62,14 @@ class Search:
 
     async def able(self) -> Abilities:
         """
-        What is known of the host.
+        What is known of the host; nothing where the store fails, which must not end a create in doubt.
         """
         if self._able is None:
-            self._able = await self.store.abilities(self.exchange.host.base_url)
+            try:
+                self._able = await self.store.abilities(self.exchange.host.base_url)
+            except StoreError as error:
+                log.warning("what was learned of %s could not be read: %s", self.exchange.host.name, error)
+                return Abilities()
         return self._able
 
     async def hopeless(self) -> bool:

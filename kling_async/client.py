@@ -13,6 +13,7 @@ import anyio
 from ._auth import ApiKey, Credentials, KeyPair, Signer, check_signing, fingerprint
 from ._calls import Calls
 from ._create import Creates
+from ._doubt import Doubts
 from ._endpoints import (
     COMETAPI_URL,
     KLING_CHINA_URL,
@@ -181,7 +182,8 @@ class KlingClient(Calls):
             observer=self._observer,
         )
         search = Search(self._exchange, self._store, fingerprint(self._credentials))
-        self._creates = Creates(self._exchange, self._store, search, self._lease, self._callback_url_of)
+        doubts = Doubts(self._exchange, self._store, search)
+        self._creates = Creates(self._exchange, self._store, doubts, self._lease, self._callback_url_of)
         if self._inbox is not None:
             eyes = Eyes(self._credentials, self._lease, self._store, self._exchange)
             self._inbox.attach(eyes)

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import anyio
 import pytest
+from attrs import evolve
 
 from kling_async import (
     ApiKey,
@@ -18,6 +19,7 @@ from kling_async import (
     RetryPolicy,
     StoreError,
     SubmissionError,
+    TaskFailedError,
     UnknownOutcomeError,
 )
 from kling_async.events import Created
@@ -135,7 +137,7 @@ async def test_f17_an_id_that_is_taken_by_our_own_earlier_create_is_adopted():
     first = await ordered(simulator)
     async with client_of(simulator) as client:
         second = await Account(client).order()
-        assert (await client.creates.search.able()).enforces is True
+        assert (await client.creates.doubts.search.able()).enforces is True
     assert first.task_id == second.task_id
     assert {"order-1": 1} == dict(simulator.charges)
     assert 2 == posts(simulator)
@@ -187,7 +189,7 @@ async def test_a_host_that_is_known_not_to_find_is_asked_once():
     """
     simulator, store = Simulator(shape=HIDDEN, faults=[Fault("create", "lost")]), MemoryStore()
     async with client_of(simulator, store=store) as client:
-        await client.creates.search.learn(finds=False)
+        await client.creates.doubts.search.learn(finds=False)
         began = anyio.current_time()
         with pytest.raises(UnknownOutcomeError):
             await Account(client).order()
@@ -260,7 +262,7 @@ async def test_an_id_of_a_month_ago_is_refused():
     simulator, store = Simulator(), MemoryStore()
     await ordered(simulator, store=store)
     async with client_of(simulator, store=store) as client:
-        search = client.creates.search
+        search = client.creates.doubts.search
         now = search.now
         search.now = lambda: now() + timedelta(days=30)
         with pytest.raises(SubmissionError, match="29 days") as caught:
@@ -277,7 +279,7 @@ async def test_a_first_look_is_good_for_a_minute():
     async with client_of(simulator, store=store) as client:
         assert await client.creates.known("order-1", ORDER.prompt) is None
         once = looked(simulator)
-        search = client.creates.search
+        search = client.creates.doubts.search
         now = search.now
         search.now = lambda: now() + timedelta(seconds=61)
         await Account(client).order()
@@ -356,3 +358,199 @@ async def test_a_create_that_cannot_be_released_is_told_of(caplog):
     with pytest.raises(UnknownOutcomeError):
         await ordered(simulator, store=Stuck())
     assert "could not be released: disk full" in caplog.text
+
+
+class Lame(MemoryStore):
+    """
+    A store that fails in some of its calls.
+    """
+
+    def __init__(self, *failing):
+        super().__init__()
+        self.failing = failing
+
+    def _check(self, call):
+        if call in self.failing:
+            raise StoreError("disk full")
+
+    async def put(self, intent):
+        self._check(intent.state)
+        return await super().put(intent)
+
+    async def get(self, external_task_id):
+        self._check("get")
+        return await super().get(external_task_id)
+
+    async def abilities(self, base_url):
+        self._check("abilities")
+        return await super().abilities(base_url)
+
+
+async def test_a_store_that_fails_after_the_send_never_reads_as_if_nothing_was_sent(caplog):
+    """
+    The doubt is told as a doubt, and a found task is returned; the log has what the store lost.
+    """
+    for found in (True, False):
+        shape = Shape() if found else HIDDEN
+        simulator = Simulator(shape=shape, faults=[Fault("create", "lost")])
+        ordering = ordered(simulator, store=Lame("unknown", "accepted", "abilities", "get"))
+        if found:
+            assert "order-1" == (await ordering).external_task_id
+        else:
+            with pytest.raises(UnknownOutcomeError):
+                await ordering
+    assert "is unknown (task None), but that could not be written: disk full" in caplog.text
+    assert "could not be read: disk full" in caplog.text
+
+
+async def test_a_wait_ends_well_although_its_end_cannot_be_written(caplog):
+    """
+    The video is there, whatever the store says.
+    """
+    simulator = Simulator()
+    async with client_of(simulator, store=Lame("get")) as client:
+        assert "succeed" == (await client.wait(await Account(client).order())).status
+    assert "could not be written: disk full" in caplog.text
+
+
+@pytest.mark.parametrize("failing", [False, True])
+async def test_the_end_of_a_task_is_kept(failing):
+    """
+    Succeeded or failed, for the record of what was done.
+    """
+    simulator, store = Simulator(faults=[Fault("task", "failed")] * failing), MemoryStore()
+    async with client_of(simulator, store=store) as client:
+        task = await Account(client).order()
+        if failing:
+            with pytest.raises(TaskFailedError):
+                await client.wait(task.task_id)
+        else:
+            await client.wait(task.task_id)
+        assert ("failed" if failing else "succeeded") == (await store.get("order-1")).state
+        await Account(client).order()
+    assert {"order-1": 1 - failing} == dict(simulator.charges)
+
+
+async def test_a_task_of_others_is_waited_for_without_a_row():
+    """
+    A client that has not created it writes nothing.
+    """
+    simulator, store = Simulator(), MemoryStore()
+    task = await ordered(simulator)
+    async with client_of(simulator, store=store) as client:
+        assert "succeed" == (await client.wait(task)).status
+    assert () == await store.recent()
+
+
+async def test_an_overtaken_create_whose_task_cannot_be_shown_is_a_doubt():
+    """
+    This client may have sent it: no other error would be true.
+    """
+    simulator = Simulator()
+
+    async def overtake():
+        await Account(second).order()
+        simulator.script(Fault("get", "code", code=5000, times=None))
+
+    store = Stopped("accepted", overtake)
+    async with client_of(simulator, store=store) as first, client_of(simulator, store=store) as second:
+        store.state = "sending"
+        with pytest.raises(UnknownOutcomeError, match="5000"):
+            await Account(first).order()
+    assert {"order-1": 1} == dict(simulator.charges)
+
+
+async def test_a_key_that_was_overtaken_while_it_was_looked_up_is_looked_up_again():
+    """
+    The other's task is the answer.
+    """
+    simulator = Simulator(shape=Shape(lag_seconds=1))
+
+    async def overtake():
+        await Account(second).order()
+
+    store = Stopped("intent", overtake)
+    async with client_of(simulator, store=store) as first, client_of(simulator, store=store) as second:
+        task = await first.creates.known("order-1", ORDER.prompt)
+    assert "order-1" == task.external_task_id
+    assert {"order-1": 1} == dict(simulator.charges)
+
+
+async def test_an_absent_create_that_was_overtaken_is_not_resent():
+    """
+    Another owner has sent it meanwhile, and its task is the answer.
+    """
+    simulator = Simulator(shape=Shape(external_ids="repeatable"))
+
+    async def overtake():
+        await Account(second).order()
+
+    store = Stopped("absent", overtake)
+    async with client_of(simulator, store=store, retry=RESEND) as first, client_of(simulator, store=store) as second:
+        await Account(first).order("order-0")
+        simulator.script(Fault("create", "code", code=5000))
+        second.creates.exchange.retry = RESEND
+        store.state = "absent"
+        first_task = await Account(first).order()
+    assert first_task.external_task_id == "order-1"
+    assert {"order-0": 1, "order-1": 1} == dict(simulator.charges)
+
+
+async def test_a_create_that_others_are_at_is_asked_for_again_and_again(caplog):
+    """
+    First soon, then every second, until its owner lets go.
+    """
+    caplog.set_level("INFO", "kling_async")
+    simulator, store = Simulator(), MemoryStore()
+    async with client_of(simulator, store=store) as client, anyio.create_task_group() as group:
+        key = client.creates._intent("order-1", ORDER.prompt, "")
+        held = await store.claim(key)
+        group.start_soon(Account(client).order)
+        await anyio.sleep(30)
+        assert 0 == posts(simulator)
+        await store.release(held)
+    assert {"order-1": 1} == dict(simulator.charges)
+    assert 1 == caplog.text.count("seen to by another client")
+
+
+async def test_a_doubt_ends_as_soon_as_anyone_knows_the_task():
+    """
+    A delivery settles the row while its task is still being looked for in vain.
+    """
+    simulator, store, tasks = Simulator(shape=HIDDEN, faults=[Fault("create", "lost")]), MemoryStore(), []
+    async with client_of(simulator, store=store) as client, anyio.create_task_group() as group:
+
+        async def order():
+            tasks.append(await Account(client).order())
+
+        group.start_soon(order)
+        await anyio.sleep(30)
+        row = await store.get("order-1")
+        assert "unknown" == row.state
+        [run] = simulator._desk.machine.tasks._all.values()
+        await store.put(evolve(row, state="accepted", task_id=run.task_id))
+    assert [run.task_id] == [task.task_id for task in tasks]
+    assert {"order-1": 1} == dict(simulator.charges)
+
+
+async def test_leaving_a_doubt_names_its_create(caplog):
+    """
+    Cancelled while its task is looked for: a paid task may exist, and the next create of its id finds it.
+    """
+    simulator, store, notes = (
+        Simulator(shape=Shape(lag_seconds=20), faults=[Fault("create", "lost")]),
+        MemoryStore(),
+        [],
+    )
+    async with client_of(simulator, store=store) as client:
+        with anyio.move_on_after(10):
+            try:
+                await Account(client).order()
+            except anyio.get_cancelled_exc_class() as cancelled:
+                notes.extend(cancelled.__notes__)
+                raise
+        assert "unknown" == (await store.get("order-1")).state
+        assert "'order-1'" in notes[0]
+        assert "'order-1'" in caplog.text
+        assert "order-1" == (await Account(client).order()).external_task_id
+    assert {"order-1": 1} == dict(simulator.charges)

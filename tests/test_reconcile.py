@@ -181,10 +181,10 @@ class Broken(MemoryStore):
 
     broken = False
 
-    async def put(self, intent):
+    async def claim(self, intent):
         if self.broken:
             raise StoreError("disk full")
-        return await super().put(intent)
+        return await super().claim(intent)
 
 
 async def test_a_store_that_fails_is_told():

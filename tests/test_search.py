@@ -59,7 +59,7 @@ async def search(*steps, base_url=COMET, rows=(), able=None, observer=None, stor
         await store.learn(base_url, able)
     client = KlingClient(ApiKey(KEY), transport=script, store=store, base_url=base_url, observer=observer)
     async with client:
-        looking = client.creates.search
+        looking = client.creates.doubts.search
         for one in rows:
             await store.put(one if one.account else evolve(one, account=looking.account))
         found = await getattr(looking, how)(intent or row(base_url=base_url, account=looking.account))

@@ -46,6 +46,7 @@ LAYERS = {
         "_lease",
         "_exchange",
         "_search",
+        "_doubt",
         "_create",
         "_reconcile",
         "_inbox",

@@ -1,0 +1,149 @@
+"""
+A create whose outcome is not known, until it is: looked for, adopted, proven absent, or told as unknown.
+
+Decides what follows from what a search has found, and writes it down whatever becomes of the caller. Never sends.
+"""
+
+import anyio
+from attrs import define, evolve
+
+from ._exchange import Exchange, log
+from ._refusals import excerpt
+from ._search import Search, Sign
+from ._submit import ABSENCES, Intent, is_taken, looks, may_resend
+from .errors import KlingError, StoreError, UnknownOutcomeError
+from .events import Created
+from .models import Task
+from .stores import IntentStore
+
+BECAUSE = 120
+"""Characters of what went wrong that an unknown outcome quotes."""
+GRACE = 5.0
+"""Seconds that writing down may hold up a cancellation."""
+
+
+@define
+class Doubts:
+    """
+    Settles creates in doubt.
+    """
+
+    exchange: Exchange
+    """The way out."""
+    store: IntentStore
+    """Where intents are written."""
+    search: Search
+    """What looks for them."""
+
+    async def settled(self, intent: Intent, error: KlingError | None = None) -> Task | Intent | None:
+        """
+        What became of a create in doubt: its task; the intent, which may be sent again; None where it is ours no more.
+
+        Args:
+            intent: Its row, ours.
+            error: What went wrong just now.
+
+        Raises:
+            UnknownOutcomeError: It was not found, and that it is not there is not proven, or it may not be sent again.
+        """
+        intent = evolve(intent, state="unknown")
+        try:
+            found = await self._looked_for(intent, error)
+        except anyio.get_cancelled_exc_class() as cancelled:
+            leave(intent, cancelled)
+            raise
+        if isinstance(found, Task):
+            return await self.adopted(intent, found, taken=is_taken(error, intent.external_task_id))
+        if found is None:
+            return None
+        able, policy = await self.search.able(), self.exchange.retry
+        if found is Sign.ABSENT and may_resend(policy, able, self.exchange.host):
+            absent = evolve(intent, state="absent", looked_at=self.search.now())
+            return absent if await self.store.put(absent) else None
+        raise self.unknown(intent, error, absent=found is Sign.ABSENT) from error
+
+    async def _looked_for(self, intent: Intent, error: KlingError | None) -> Task | Sign | None:
+        """Look until it is found, or long enough; None where the row has moved on without us."""
+        sent = intent.sent_at or intent.first_sent_at or intent.created_at
+        age, doubt = (self.search.now() - sent).total_seconds(), self.exchange.retry.doubt
+        times = looks(doubt, age)[:1] if await self.search.hopeless() else looks(doubt, age)
+        text = "create %s: outcome unknown (%s); looking for its task for %.0f s at most"
+        log.info(text, intent.external_task_id, type(error).__name__ if error else "of an earlier run", times[-1])
+        began, absences, found = anyio.current_time(), 0, Sign.SILENT
+        for time in times:
+            await anyio.sleep_until(began + time)
+            if not await self.put(evolve(intent, looked_at=self.search.now())):
+                return None
+            answer = await self.search.again(intent)
+            if isinstance(answer, Task):
+                return answer
+            found, absences = answer, absences + (answer is Sign.ABSENT)
+        return found if found is not Sign.ABSENT or absences >= ABSENCES else Sign.SILENT
+
+    async def adopted(self, intent: Intent, task: Task, *, taken: bool = False) -> Task:
+        """
+        Its task, written down.
+
+        Args:
+            intent: The row.
+            task: What was found.
+            taken: Whether the host refused the id because it is there already.
+        """
+        if taken:
+            await self.search.learn(enforces=True)
+        await self.put(evolve(intent, state="accepted", task_id=task.task_id))
+        if intent.attempts:
+            self.tell(intent, task)
+        return task
+
+    async def put(self, intent: Intent) -> bool:
+        """
+        Write down what came of a create, even while the caller is being cancelled; whether the row has taken it.
+
+        A store that fails now must not hide it: the caller is told of the task, or of the service's own error.
+        """
+        key, state, task = intent.external_task_id, intent.state, intent.task_id
+        with anyio.CancelScope(shield=True), anyio.move_on_after(GRACE):
+            try:
+                return await self.store.put(intent)
+            except StoreError as error:
+                log.warning("create %s is %s (task %s), but that could not be written: %s", key, state, task, error)
+        return True
+
+    def tell(self, intent: Intent, task: Task) -> None:
+        """
+        Tell the observer of a create that was accepted.
+        """
+        if self.exchange.observer is not None:
+            self.exchange.observer(Created(external_task_id=intent.external_task_id, task_id=task.task_id))
+
+    def unknown(
+        self, intent: Intent, error: KlingError | str | None = None, *, absent: bool = False
+    ) -> UnknownOutcomeError:
+        """
+        What to raise where nobody knows.
+
+        Args:
+            intent: The row.
+            error: Why.
+            absent: Whether its absence is proven, but it may not be sent again.
+        """
+        said = [] if error is None else [excerpt(error, BECAUSE)]
+        if intent.account not in {"", self.search.account}:
+            said.append("it was sent with another key")
+        return UnknownOutcomeError(
+            because="; ".join(said) or None,
+            external_task_id=intent.external_task_id,
+            attempts=intent.attempts,
+            first_sent_at=intent.first_sent_at or intent.created_at,
+            absent=absent,
+        )
+
+
+def leave(intent: Intent, error: BaseException) -> None:
+    """
+    The caller is leaving, and a task may be there: the log and the exception say which.
+    """
+    text = f"create {intent.external_task_id!r} was cut off on its way: a paid task may exist"
+    log.warning("%s", text)
+    error.add_note(text)
