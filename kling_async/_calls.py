@@ -123,7 +123,7 @@ class Calls:
 
     async def preview_selection(self, session_id: str) -> Preview:
         """
-        Have the mask rendered on every frame. May be sent again, and cancelling it does no harm.
+        Have the mask rendered on every frame. Sent again once at most after a lost reply; cancelling it does no harm.
 
         Raises:
             InvalidInputError: The id makes no sense.
@@ -146,8 +146,10 @@ class Calls:
         Create the edit: **the call that costs money**.
 
         It is sent once, under an id written down before. It is sent again only when it provably did not
-        arrive or was refused for its rate (1302). An id that the store knows as accepted pays nothing: its
-        task is returned. There is no call that cancels a task.
+        arrive or was refused for its rate (1302). After a lost reply its task is looked for, over
+        `RetryPolicy.doubt` seconds, and returned; that it is not there must be proven, and `on_unknown="resend"`
+        set, before it is sent again. An id that has a task already pays nothing: its task is returned. There is
+        no call that cancels a task.
 
         Args:
             session_id: The selection.
@@ -160,6 +162,7 @@ class Calls:
             UnknownOutcomeError: A task may exist and be charged; after any other error nothing was created.
             QuotaFullError: As many tasks run as the account allows.
             KeyConflictError: The id stands for another edit.
+            SubmissionError: The id is over 29 days old.
             StoreError: The intent could not be written.
             InvalidInputError: A value makes no sense.
             APIError: The service refused.

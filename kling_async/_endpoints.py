@@ -38,6 +38,8 @@ class Replay(Enum):
 
     SAFE = "safe"
     """Reads and idempotent calls: after any passing fault."""
+    TWICE = "twice"
+    """Heavy reads that may be charged: as SAFE, but once more at most where the first may have been done."""
     REFUSED = "refused"
     """Only when it provably was not done: never sent, or refused for its rate."""
     KEYED = "keyed"
@@ -71,7 +73,7 @@ INIT = Endpoint("POST", f"{_FAMILY}/init-selection", SelectionInfo, Replay.SAFE)
 ADD = Endpoint("POST", f"{_FAMILY}/add-selection", Marked, Replay.REFUSED)
 DELETE = Endpoint("POST", f"{_FAMILY}/delete-selection", Marked, Replay.REFUSED)
 CLEAR = Endpoint("POST", f"{_FAMILY}/clear-selection", type(None), Replay.SAFE)
-PREVIEW = Endpoint("POST", f"{_FAMILY}/preview-selection", Preview, Replay.SAFE)
+PREVIEW = Endpoint("POST", f"{_FAMILY}/preview-selection", Preview, Replay.TWICE)
 CREATE = Endpoint("POST", _FAMILY, Task, Replay.KEYED)
 GET = Endpoint("GET", f"{_FAMILY}/{{id}}", Task, Replay.SAFE)
 LIST: Endpoint[tuple[Task, ...]] = Endpoint("GET", _FAMILY, tuple, Replay.SAFE)

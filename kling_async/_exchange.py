@@ -73,7 +73,7 @@ def replayable(error: KlingError, licence: Replay) -> bool:
         return not isinstance(error, TLSError)
     if isinstance(error, ThrottledError):
         return True
-    return licence is Replay.SAFE and isinstance(error, LostReplyError | ServerError)
+    return licence in {Replay.SAFE, Replay.TWICE} and isinstance(error, LostReplyError | ServerError)
 
 
 @define
@@ -170,6 +170,8 @@ class Exchange:
                 if delay is None:
                     raise
                 self.replaying(method, path, attempt, delay, error)
+                if licence is Replay.TWICE and not replayable(error, Replay.REFUSED):
+                    licence = Replay.REFUSED
             await anyio.sleep(delay)
             attempt += 1
 

@@ -14,7 +14,7 @@ from attrs import define, evolve, field
 from ._endpoints import GET, LIST
 from ._exchange import Exchange, log
 from ._submit import SETTLED, Abilities, Intent
-from .errors import InvalidRequestError, KlingError, NotFoundError, StoreError
+from .errors import DecodeError, InvalidRequestError, KlingError, NotFoundError, StoreError
 from .events import Duplicated
 from .models import Task
 from .stores import IntentStore
@@ -167,8 +167,8 @@ class Search:
         for page in range(1, PAGES_MOST + 1):
             try:
                 tasks = await self.exchange(LIST, params={"pageNum": page, "pageSize": PAGE_SIZE})
-            except (NotFoundError, InvalidRequestError):
-                break
+            except (NotFoundError, InvalidRequestError, DecodeError):
+                break  # no list after all: relays answer that in many ways
             ours += [task for task in tasks if task.external_task_id == intent.external_task_id]
             other = other or next(_telling(tasks, intent.external_task_id), None)
             if len(tasks) < PAGE_SIZE or _is_before(tasks[-1], since):

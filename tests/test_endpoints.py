@@ -43,7 +43,8 @@ def test_only_reads_and_idempotent_calls_are_safe():
     """
     Adding twice may count twice, and creating twice costs twice.
     """
-    assert {INIT, CLEAR, PREVIEW, GET, LIST} == {endpoint for endpoint in ENDPOINTS if endpoint.replay is Replay.SAFE}
+    assert {INIT, CLEAR, GET, LIST} == {endpoint for endpoint in ENDPOINTS if endpoint.replay is Replay.SAFE}
+    assert {PREVIEW} == {endpoint for endpoint in ENDPOINTS if endpoint.replay is Replay.TWICE}
     assert {ADD, DELETE} == {endpoint for endpoint in ENDPOINTS if endpoint.replay is Replay.REFUSED}
     assert {CREATE} == {endpoint for endpoint in ENDPOINTS if endpoint.replay is Replay.KEYED}
 

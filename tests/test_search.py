@@ -185,11 +185,12 @@ async def test_the_list_is_not_searched_for_ever():
     assert 1 + PAGES_MOST == len(asked)
 
 
-async def test_a_host_without_its_list_is_no_fault():
+@pytest.mark.parametrize("answer", [MISSING, task_reply()], ids=["a wrong path", "something else"])
+async def test_a_host_without_its_list_is_no_fault(answer):
     """
     A wrong path where the list should be ends that way of looking.
     """
-    found, _, _ = await search(MISSING, MISSING, base_url=KLING)
+    found, _, _ = await search(MISSING, answer, base_url=KLING)
     assert Sign.SILENT is found
 
 
