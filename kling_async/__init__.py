@@ -81,7 +81,7 @@ from .slots import Slots as Slots
 from .stores import MemoryStore as MemoryStore
 from .stores import SqliteStore as SqliteStore
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = (
     "COMETAPI_URL",

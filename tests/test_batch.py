@@ -12,6 +12,7 @@ from kling_async import (
     DeclinedError,
     Edited,
     Failed,
+    Inbox,
     InvalidInputError,
     Job,
     KeyConflictError,
@@ -24,6 +25,7 @@ from kling_async import (
     UnknownOutcomeError,
     edit,
     edit_many,
+    stores,
 )
 from kling_async.simulator import Fault, Shape, Simulator
 
@@ -347,7 +349,7 @@ async def test_no_jobs_are_no_outcomes():
         assert [] == [outcome async for outcome in outcomes]
 
 
-async def test_unread_outcomes_hold_further_jobs_back():
+async def test_f52_unread_outcomes_hold_further_jobs_back():
     """
     A reader that sleeps finds a bounded number of outcomes, and then all of them.
     """
@@ -362,6 +364,23 @@ async def test_unread_outcomes_hold_further_jobs_back():
         await anyio.sleep(3600)
         assert len(read) < 80
         assert 150 == len([outcome async for outcome in outcomes])
+
+
+async def test_f52_a_thousand_waiting_edits_leave_nothing_behind(monkeypatch):
+    """
+    No call, turn, waiter or row more than are kept on purpose, once they have ended.
+    """
+    monkeypatch.setattr(stores, "KEPT", 100)
+    simulator, inbox, store = Simulator(quota=1000, task_seconds=60), Inbox(), MemoryStore()
+    async with client_of(simulator, inbox=inbox, store=store) as client:
+        async with edit_many(client, map(job, range(1000)), slots=1000) as outcomes:
+            assert 1000 == len([outcome async for outcome in outcomes if isinstance(outcome, Edited)])
+        assert 0 == len(client._owner._leases)
+        assert 0 == len(client.creates._turns)
+        assert "0 waiting" in repr(inbox)
+        assert "MemoryStore(100 intents)" == repr(store)
+        assert 0 == len(store._owned)
+    assert {1} == set(simulator.charges.values())
 
 
 async def test_a_lost_reply_is_an_outcome_that_names_its_id():
