@@ -8,7 +8,7 @@ list of aiohttp's exceptions could prove that. Refuses to know endpoints, codes,
 import asyncio
 import io
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from socket import AF_INET, AddressFamily
 from ssl import SSLContext
@@ -36,6 +36,7 @@ from yarl import URL
 
 from ._download import PIECE, Limits, Saving
 from ._flights import Flight, Flights, current
+from ._parts import encoding
 from ._refusals import excerpt
 from ._routes import Proxy, check_address, check_host, find_proxy
 from .errors import (
@@ -47,7 +48,7 @@ from .errors import (
     TLSError,
     TransportError,
 )
-from .transport import Progress, Request, Response
+from .transport import Progress, Request, Response, Saved
 
 if TYPE_CHECKING:
     from aiohttp import ClientRequest
@@ -141,7 +142,7 @@ class AiohttpTransport:
         self._media = _session(
             self._pool(self._resolver),
             ClientTimeout(total=None, connect=self.connect, sock_read=self.limits.window),
-            {"Accept-Encoding": "identity"},
+            identity=True,
         )
 
     def _pool(self, resolver: AbstractResolver | None) -> BaseConnector:
@@ -235,11 +236,14 @@ class AiohttpTransport:
             return None, None
         return through.url, through.headers
 
-    async def download(self, url: str, path: Path, *, overwrite: bool = False, progress: Progress | None = None) -> int:
+    async def download(
+        self, url: str, path: Path, *, overwrite: bool = False, progress: Progress | None = None
+    ) -> Saved:
         """
         Fetch a media URL into a file: no key, no cookies, public addresses only, three redirects at most.
 
-        Whoever names a loopback host gets it. Through a proxy only the URL's own host can be checked.
+        Whoever names a loopback host gets it. Through a proxy only the URL's own host can be checked. What was left
+        of a download to the same path is gone on with, where the host says that the file is still the same.
 
         Raises:
             DownloadError: It could not be had whole; `.status` where the server said so.
@@ -247,26 +251,37 @@ class AiohttpTransport:
             ClosedError: The transport is closed, or was closed meanwhile.
         """
         with Flight(self._flights):
-            async with (
-                self._media_turns,
-                Saving(path, overwrite=overwrite, limits=self.limits) as saving,
-                await self._media_reply(url) as reply,
-            ):
-                if encoding := reply.headers.get("Content-Encoding", "").lower().replace("identity", ""):
-                    raise DownloadError(f"{reply.url.host}: sent {encoding}, which was not asked for", status=200)
-                pieces = _Pieces(reply.content, reply.url)
-                return await saving.take(pieces, total=reply.content_length, status=200, progress=progress)
+            async with self._media_turns:
+                clock = asyncio.timeout(self.limits.total)
+                try:
+                    async with clock, Saving(path, overwrite=overwrite, limits=self.limits) as saving:
+                        return await self._save(url, saving, progress)
+                except TimeoutError as error:
+                    if not clock.expired():
+                        raise
+                    raise DownloadError(f"not whole after {self.limits.total:g} s; download again") from error
 
-    async def _media_reply(self, link: str) -> ClientResponse:
-        url = URL()
+    async def _save(self, url: str, saving: Saving, progress: Progress | None) -> Saved:
+        while True:
+            async with await self._media_reply(url, saving.asking) as reply:
+                if await saving.accepts(reply.status, reply.headers):
+                    if packing := encoding(reply.headers):
+                        raise DownloadError(f"{reply.url.host}: sent {packing}, which was not asked for", status=200)
+                    pieces = _Pieces(reply.content, reply.url, self.limits.window)
+                    return await saving.take(pieces, progress=progress)
+
+    async def _media_reply(self, link: str, asking: dict[str, str]) -> ClientResponse:
+        url, wanted = URL(), {200, 206, 416} if asking else {200}
         try:
             url = _parsed(link)
             named = url.host or ""
             for _ in range(REDIRECTS + 1):
                 check_host(url.host or "", named=named)
-                proxy, headers = self._way(url)
-                reply = await self._media.get(url, allow_redirects=False, proxy=proxy, proxy_headers=headers)
-                if reply.status == 200:
+                proxy, fields = self._way(url)
+                reply = await self._media.get(
+                    url, headers=asking, allow_redirects=False, proxy=proxy, proxy_headers=fields
+                )
+                if reply.status in wanted:
                     return reply
                 reply.close()
                 url = _onward(reply)
@@ -291,13 +306,19 @@ class _Pieces:
 
     _content: StreamReader
     _url: URL
+    _window: float
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
         try:
-            piece = await self._content.read(PIECE)
+            # Besides the pool's own limit, which ends with the connection: where aiohttp meets garbage between two
+            # chunks it closes that, and never tells who reads the body.
+            async with asyncio.timeout(self._window):
+                piece = await self._content.read(PIECE)
+        except TimeoutError as error:
+            raise DownloadError(f"{self._url.host}: stalled: nothing for {self._window:g} s; download again") from error
         except _FAULTS as error:
             raise DownloadError(f"{self._url.host}: broke off: {_scrubbed(error, self._url)}") from error
         if not piece:
@@ -310,20 +331,25 @@ async def _bounded(close: Callable[[], Awaitable[None]]) -> None:
         await close()
 
 
-def _session(pool: BaseConnector, timeout: ClientTimeout, headers: dict[str, str] | None = None) -> ClientSession:
+def _session(pool: BaseConnector, timeout: ClientTimeout, *, identity: bool = False) -> ClientSession:
     # No trust_env: it would read .netrc, and ask for the proxy in a thread at every call.
-    return ClientSession(connector=pool, timeout=timeout, headers=headers, cookie_jar=DummyCookieJar())
+    return ClientSession(
+        connector=pool,
+        timeout=timeout,
+        headers={"Accept-Encoding": "identity"} if identity else None,
+        auto_decompress=not identity,  # what was not asked for is not unpacked either, not even ahead of its refusal
+        cookie_jar=DummyCookieJar(),
+    )
 
 
 def _parsed(text: str, base: URL | None = None) -> URL:
     # A URL that is quoted already goes out as it came: a signature does not survive being quoted anew.
     quoted = text.isascii() and text.isprintable() and " " not in text
-    try:
+    whole, url = False, URL()
+    with suppress(ValueError):
         url = URL(text, encoded=quoted)
         url = url if base is None else base.join(url)
-        whole = url.host and url.port
-    except ValueError as error:
-        raise InvalidInputError("url", f"is no URL: {error}") from error
+        whole = bool(url.host and url.port)
     if not whole or url.scheme not in {"http", "https"} or url.user is not None:
         raise InvalidInputError("url", "must be a whole http or https URL without user name and password")
     return url

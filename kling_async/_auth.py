@@ -10,9 +10,10 @@ from base64 import urlsafe_b64encode
 from importlib.util import find_spec
 from typing import NoReturn
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from .errors import InvalidInputError
+from .transport import Response
 
 __all__ = ("ApiKey", "KeyPair")
 
@@ -135,16 +136,20 @@ class Signer:
             self._renew_at = now + LIFE * RENEW_AT
         return f"Bearer {self._token}"
 
-    def struck(self, body: bytes) -> bytes:
+    def struck(self, response: Response) -> Response:
         """
-        A reply's body without our secrets: gateways echo keys in their refusals.
+        A reply without our secrets: gateways echo keys in their refusals, some of these behind a 200.
         """
         pair = self.credentials
-        secrets = [pair.key] if isinstance(pair, ApiKey) else [pair.access_key, pair.secret_key, self._token]
-        for secret in secrets:
-            if len(secret) >= TELLING and secret.encode() in body:
-                body = body.replace(secret.encode(), b"***")
-        return body
+        for secret in (pair.key,) if isinstance(pair, ApiKey) else (pair.access_key, pair.secret_key, self._token):
+            if len(secret) < TELLING:
+                continue
+            if (wire := secret.encode()) in response.body:
+                response = evolve(response, body=response.body.replace(wire, b"***"))
+            if any(secret in text for text in response.headers.values()):
+                headers = {name: text.replace(secret, "***") for name, text in response.headers.items()}
+                response = evolve(response, headers=headers)
+        return response
 
     def renew(self, code: int | str | None) -> bool:
         """

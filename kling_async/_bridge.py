@@ -27,7 +27,7 @@ from attrs import define, field
 from trio.lowlevel import Abort, Task
 
 from .errors import ClosedError, LostReplyError
-from .transport import Progress, Request, Response, Transport
+from .transport import Progress, Request, Response, Saved, Transport
 
 T = TypeVar("T")
 Step = Callable[[], object]
@@ -246,14 +246,16 @@ class Bridge:
         """
         return await self._call(lambda _: self._engine.transport.exchange(request))
 
-    async def download(self, url: str, path: Path, *, overwrite: bool = False, progress: Progress | None = None) -> int:
+    async def download(
+        self, url: str, path: Path, *, overwrite: bool = False, progress: Progress | None = None
+    ) -> Saved:
         """
         As the transport behind; `progress` is called in the caller's thread, and what it raises ends the download.
         """
         # A context of its own: the call's is in use in the other thread at that moment.
         here = copy_context()
 
-        def fetch(call: Call) -> Coroutine[object, object, int]:
+        def fetch(call: Call) -> Coroutine[object, object, Saved]:
             def relay(done: int, total: int | None) -> None:
                 assert progress is not None
                 self._reports.put(partial(self._tell, call, lambda: here.run(progress, done, total)))

@@ -240,7 +240,8 @@ def structured(kind: type[T], data: object, *, what: str, at: Mapping[str, str])
     except cattrs.BaseValidationError as error:
         found = cattrs.transform_error(error, format_exception=_problem)
         problems = [_placed(problem, at) for problem in found]
-        raise DecodeError(f"{what} is not what it should be", problems=problems) from None
+    # Out here, so that it does not carry as its context what it quotes in excerpts alone.
+    raise DecodeError(f"{what} is not what it should be", problems=problems)
 
 
 def _problem(error: BaseException, _kind: type | None) -> str:

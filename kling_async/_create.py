@@ -13,7 +13,7 @@ import anyio
 from attrs import define, evolve, field
 
 from ._codec import create_body, encode
-from ._doubt import GRACE, Doubts, leave
+from ._doubt import Doubts, named
 from ._endpoints import CREATE, GET
 from ._exchange import Exchange, log, replayable
 from ._ids import drawn_id
@@ -21,8 +21,10 @@ from ._lease import Lease
 from ._ledger import forgotten
 from ._replies import read
 from ._search import Sign
+from ._shelter import parting
 from ._submit import (
     DOUBTFUL,
+    SENDABLE,
     Intent,
     after,
     check_same,
@@ -138,7 +140,8 @@ class Creates:
         """
         Whether this client is at this id just now.
         """
-        return key in self._turns
+        turn = self._turns.get(key)
+        return turn is not None and turn.held > 0
 
     def _intent(self, key: str, payload: str, session_id: str) -> Intent:
         return Intent(
@@ -166,18 +169,22 @@ class Creates:
         """
         Let others see to it, even while the caller is being cancelled.
         """
-        with anyio.CancelScope(shield=True), anyio.move_on_after(GRACE):
+
+        async def release() -> None:
             try:
                 await self.store.release(intent)
             except StoreError as error:
                 log.warning("create %s could not be released: %s", intent.external_task_id, error)
+
+        await parting(release)
 
     async def _paid(self, meant: Intent, body: bytes, *, given: bool) -> Task:
         task = await self._owned(meant, body, given=given)
         while task is None:
             # Another owner has taken over meanwhile: what it made of it is in the store.
             try:
-                task = await self._owned(meant, body, given=given)
+                with named(evolve(meant, state="unknown")):
+                    task = await self._owned(meant, body, given=given)
             except (StoreError, TransportError, APIError, DecodeError) as error:
                 # We may have sent it before, so that this must not read as if nothing was created.
                 raise self.doubts.unknown(meant, error) from error
@@ -187,10 +194,14 @@ class Creates:
         intent = await self.claimed(meant)
         try:
             found = await self._earlier(intent, meant, given=given)
-            return await self._send(found, body) if isinstance(found, Intent) else found
+            task = await self._send(found, body) if isinstance(found, Intent) else found
         except BaseException:
             await self.released(intent)
             raise
+        if task is None:
+            # Ours it may still be, where the store did not take what came before: we would wait for ourselves.
+            await self.released(intent)
+        return task
 
     async def _earlier(self, intent: Intent, meant: Intent, *, given: bool) -> Task | Intent | None:
         """
@@ -202,14 +213,14 @@ class Creates:
             return (await self.exchange(GET, path=GET.at(intent.task_id))).named(intent.external_task_id)
         if intent.state in DOUBTFUL:
             return await self.doubts.settled(intent)
-        if intent.state == "intent" and (given or intent.fence > 1) and not self._is_fresh(intent):
+        if intent.state in SENDABLE and (given or intent.fence > 1) and not self._is_fresh(intent):
             found = await self.doubts.search.first(intent)
             if isinstance(found, Task):
                 return await self.doubts.adopted(intent, found)
             if found is Sign.MASKED:
                 raise self.doubts.unknown(intent, "something answers under this id but does not tell it")
             intent = evolve(intent, looked_at=self.doubts.search.now(), account=self.doubts.search.account)
-            return intent if await self.store.put(intent) else None
+            return intent if intent.state != "intent" or await self.store.put(intent) else None
         return evolve(intent, account=self.doubts.search.account)
 
     def _is_fresh(self, intent: Intent) -> bool:
@@ -228,10 +239,12 @@ class Creates:
             if not await self.store.put(intent):
                 return None
             try:
-                return await self._accepted(intent, await self._once(intent, body))
+                with named(intent):
+                    return await self._accepted(intent, await self._once(body))
             except KlingError as error:
                 intent = after(intent, error)
-                written = await self.doubts.put(intent)
+                with named(intent):
+                    written = await self.doubts.put(intent)
                 if isinstance(error, NotFoundError) and error.code == 1203:
                     raise forgotten(intent.session_id) from error
                 if intent.state == "unknown":
@@ -248,18 +261,11 @@ class Creates:
                 self.exchange.replaying(CREATE.method, CREATE.path, attempt, delay, error)
             await anyio.sleep(delay)
 
-    async def _once(self, intent: Intent, body: bytes) -> Task:
+    async def _once(self, body: bytes) -> Task:
         url = f"{self.exchange.host.base_url}{CREATE.path}"
-        try:
-            return await self.exchange.once(
-                CREATE.method, url, body, lambda response: read(CREATE, response, about=self.exchange.about)
-            )
-        except KlingError:
-            raise
-        except BaseException as error:
-            # Cancelled, or an observer's own fault.
-            leave(intent, error)
-            raise
+        return await self.exchange.once(
+            CREATE.method, url, body, lambda response: read(CREATE, response, about=self.exchange.about)
+        )
 
     async def _accepted(self, intent: Intent, task: Task) -> Task:
         key = intent.external_task_id

@@ -4,13 +4,17 @@ A create whose outcome is not known, until it is: looked for, adopted, proven ab
 Decides what follows from what a search has found, and writes it down whatever becomes of the caller. Never sends.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import anyio
 from attrs import define, evolve
 
 from ._exchange import Exchange, log
 from ._refusals import excerpt
 from ._search import Search, Sign
-from ._submit import ABSENCES, Intent, is_taken, looks, may_resend
+from ._shelter import sheltered
+from ._submit import ABSENCES, SENDABLE, Intent, is_taken, looks, may_resend
 from .errors import KlingError, StoreError, UnknownOutcomeError
 from .events import Created
 from .models import Task
@@ -18,8 +22,6 @@ from .stores import IntentStore
 
 BECAUSE = 120
 """Characters of what went wrong that an unknown outcome quotes."""
-GRACE = 5.0
-"""Seconds that writing down may hold up a cancellation."""
 
 
 @define
@@ -47,25 +49,24 @@ class Doubts:
             UnknownOutcomeError: It was not found, and that it is not there is not proven, or it may not be sent again.
         """
         intent = evolve(intent, state="unknown")
-        try:
+        with named(intent):
             found = await self._looked_for(intent, error)
-        except anyio.get_cancelled_exc_class() as cancelled:
-            leave(intent, cancelled)
-            raise
-        if isinstance(found, Task):
-            return await self.adopted(intent, found, taken=is_taken(error, intent.external_task_id))
-        if found is None:
-            return None
-        able, policy = await self.search.able(), self.exchange.retry
-        if found is Sign.ABSENT and may_resend(policy, able, self.exchange.host):
-            absent = evolve(intent, state="absent", looked_at=self.search.now())
-            return absent if await self.store.put(absent) else None
-        raise self.unknown(intent, error, absent=found is Sign.ABSENT) from error
+            if isinstance(found, Task):
+                return await self.adopted(intent, found, taken=is_taken(error, intent.external_task_id))
+            if found is None:
+                return None
+            able, policy = await self.search.able(), self.exchange.retry
+            if found is Sign.ABSENT and may_resend(policy, able, self.exchange.host):
+                absent = evolve(intent, state="absent", looked_at=self.search.now())
+                return absent if await self.store.put(absent) else None
+            raise self.unknown(intent, error, absent=found is Sign.ABSENT) from error
 
     async def _looked_for(self, intent: Intent, error: KlingError | None) -> Task | Sign | None:
         """Look until it is found, or long enough; None where the row has moved on without us."""
         sent = intent.sent_at or intent.first_sent_at or intent.created_at
-        age, doubt = (self.search.now() - sent).total_seconds(), self.exchange.retry.doubt
+        # What was sent just now is young, however long it was on its way.
+        age = 0.0 if error else (self.search.now() - sent).total_seconds()
+        doubt = self.exchange.retry.doubt
         times = looks(doubt, age)[:1] if await self.search.hopeless() else looks(doubt, age)
         text = "create %s: outcome unknown (%s); looking for its task for %.0f s at most"
         log.info(text, intent.external_task_id, type(error).__name__ if error else "of an earlier run", times[-1])
@@ -103,12 +104,15 @@ class Doubts:
         A store that fails now must not hide it: the caller is told of the task, or of the service's own error.
         """
         key, state, task = intent.external_task_id, intent.state, intent.task_id
-        with anyio.CancelScope(shield=True), anyio.move_on_after(GRACE):
+
+        async def put() -> bool:
             try:
                 return await self.store.put(intent)
             except StoreError as error:
                 log.warning("create %s is %s (task %s), but that could not be written: %s", key, state, task, error)
-        return True
+                return True
+
+        return await sheltered(put)
 
     def tell(self, intent: Intent, task: Task) -> None:
         """
@@ -140,10 +144,19 @@ class Doubts:
         )
 
 
-def leave(intent: Intent, error: BaseException) -> None:
+@contextmanager
+def named(intent: Intent) -> Iterator[None]:
     """
-    The caller is leaving, and a task may be there: the log and the exception say which.
+    Whoever is cut off in here, cancelled or by an observer's own fault, while a task may be there: the log and the
+    exception say which.
     """
-    text = f"create {intent.external_task_id!r} was cut off on its way: a paid task may exist"
-    log.warning("%s", text)
-    error.add_note(text)
+    try:
+        yield
+    except KlingError:
+        raise
+    except BaseException as error:
+        text = f"create {intent.external_task_id!r} was cut off on its way: a paid task may exist"
+        if intent.state not in SENDABLE and text not in getattr(error, "__notes__", ()):
+            log.warning("%s", text)
+            error.add_note(text)
+        raise

@@ -1,33 +1,32 @@
 """
-A stream of bytes becomes a file that is whole, or no file at all.
+A stream of bytes becomes a file that is whole, or no file at all; what came of one that broke off is gone on with.
 
-Decides where may be written, what a media file begins with, how large it may be and how slow it may come. Refuses to
-know who fetches: the pieces come from any async iterable, on either loop.
+Decides what a media file begins with, how large it may be, how slow it may come, and which reply goes on where another
+broke off. Refuses to know who fetches: the pieces come from any async iterable, on either loop.
 """
 
-import os
-import stat
-import sys
-from collections.abc import AsyncIterable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterable, Callable, Mapping
+from functools import partial
 from pathlib import Path
-from threading import Lock
 from types import TracebackType
-from typing import BinaryIO, Final, Self
+from typing import BinaryIO, Final, Self, TypeVar
 
 import anyio
 from anyio.to_thread import run_sync
 from attrs import define, field, frozen
 
+from ._parts import HEAD, Entity, PartFile, announced
 from ._refusals import excerpt
-from .errors import DownloadError, InvalidInputError
-from .transport import Progress
+from .errors import DownloadError
+from .transport import Progress, Saved
+
+T = TypeVar("T")
 
 PIECE: Final = 1 << 20
 """Bytes written by one trip to a thread; a smaller piece makes the trip dearer than the bytes."""
 
 GRACE: Final = 5.0
-"""Seconds that removing an unfinished file may hold up a cancellation."""
+"""Seconds that ending an unfinished file may hold up a cancellation."""
 
 _MAGIC: Final = {
     ".mp4": (4, b"ftyp"),
@@ -37,11 +36,9 @@ _MAGIC: Final = {
     ".jpg": (0, b"\xff\xd8\xff"),
     ".jpeg": (0, b"\xff\xd8\xff"),
 }
+_BOXES: Final = frozenset(b"ftyp moov mdat moof mfra sidx styp free skip wide uuid meta udta".split())
+_BOXES_MOST: Final = 10_000
 _PAGE: Final = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<!--")
-_HEAD: Final = 512
-
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-_LOOK: Final = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 @frozen
@@ -56,170 +53,18 @@ class Limits:
     """Seconds over which the pace is taken; also the longest silence of a server."""
     pace: float = 1024.0
     """Bytes per second at least, over one window."""
-
-
-@define(eq=False)
-class PartFile:
-    """
-    The unfinished file beside its target, for worker threads: every step holds one lock.
-
-    A native asyncio cancellation leaves a worker thread running, so a step may begin after the end: it does nothing.
-    The part is locked while its writer lives. One that nobody holds was left by a crash and is taken away.
-    """
-
-    path: Path
-    """Where it shall stand in the end."""
-    overwrite: bool
-    """Whether a file that is there may be replaced."""
-    _lock: Lock = field(factory=Lock, init=False)
-    _file: BinaryIO | None = field(default=None, init=False)
-    _mode: int = field(default=0, init=False)
-    _ended: bool = field(default=False, init=False)
-
-    @property
-    def part(self) -> Path:
-        """
-        Where the bytes are until they are whole.
-        """
-        return self.path.with_name(f"{self.path.name}.part")
-
-    def open(self) -> None:
-        """
-        Create the part.
-
-        Raises:
-            InvalidInputError: The path cannot be written to.
-        """
-        with self._lock:
-            if self._ended:
-                return
-            try:
-                reason = _objection(self.path, overwrite=self.overwrite) or self._create()
-            except (OSError, ValueError) as error:
-                raise InvalidInputError("path", f"{self.path} cannot be written to: {error}") from error
-            if reason:
-                raise InvalidInputError("path", f"{self.path} {reason}")
-
-    def _create(self) -> str | None:
-        busy = "is being downloaded already: wait for that, or give another path"
-        try:
-            descriptor = os.open(self.part, _CREATE, 0o666)
-        except FileExistsError:
-            if not _forsaken(self.part):
-                return busy
-            descriptor = os.open(self.part, _CREATE, 0o666)
-        # Created with the rights that it will end with, so that the umask need not be read (which is not safe in
-        # threads), and closed to others before its first byte.
-        self._mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-        if not _locked(descriptor) or not _is_at(self.part, descriptor):
-            os.close(descriptor)
-            return busy
-        self._file = os.fdopen(descriptor, "wb")
-        self.part.chmod(0o600)
-        return None
-
-    def write(self, pieces: list[bytes]) -> None:
-        """
-        Append; nothing is kept in memory that the caller has to think of.
-        """
-        with self._lock:
-            if self._file is not None:
-                self._file.writelines(pieces)
-
-    def finish(self) -> None:
-        """
-        Bring the bytes to the disk and the file to its name.
-
-        Raises:
-            DownloadError: Someone else took the part away, or the name has been taken meanwhile.
-        """
-        with self._lock:
-            if self._file is None:
-                return
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            if not _is_at(self.part, self._file.fileno()):
-                raise DownloadError(f"{self.part} was taken away while it was written; download again")
-            if reason := _objection(self.path, overwrite=self.overwrite):
-                raise DownloadError(f"{self.path} {reason}", final=True)
-            self.part.chmod(self._mode)
-            self.part.replace(self.path)
-            self._ended = True
-            self._file.close()
-            self._file = None
-
-    def discard(self) -> None:
-        """
-        Leave nothing behind; after the end it does nothing. What the disk refuses here must not hide why it is called.
-        """
-        with self._lock, suppress(OSError):
-            self._ended = True
-            file, self._file = self._file, None
-            if file is not None:
-                with file:
-                    if _is_at(self.part, file.fileno()):
-                        self.part.unlink()
-
-
-def _objection(path: Path, *, overwrite: bool) -> str | None:
-    """
-    Why a path is not to be written to, and what to do instead.
-    """
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return None if path.parent.is_dir() else f"has no directory: create {path.parent} first"
-    if stat.S_ISLNK(mode):
-        return "is a symbolic link: give the path that it leads to"
-    if stat.S_ISDIR(mode):
-        return "is a directory: give a file name in it"
-    if not stat.S_ISREG(mode):
-        return "is not a regular file: give another path"
-    return None if overwrite else "exists: give overwrite=True to replace it, or another path"
-
-
-def _is_at(part: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(part.lstat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
-def _forsaken(part: Path) -> bool:
-    """
-    Remove a part that nobody is writing any more; the lock of a writer ends with its process, however that ended.
-    """
-    descriptor = os.open(part, _LOOK)
-    try:
-        gone = _locked(descriptor) and _is_at(part, descriptor)
-        if gone:
-            part.unlink()
-    finally:
-        os.close(descriptor)
-    return gone
-
-
-def _locked(descriptor: int) -> bool:
-    if sys.platform == "win32":  # where an open file cannot be removed by another
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        # A file system without locks. Two writers are still told apart, by the part's identity before it is renamed.
-        return True
-    return True
+    total: float = 3600.0
+    """Seconds at most, from a download's turn to its last byte."""
 
 
 @define(eq=False)
 class Saving:
     """
-    One download as a context: the part file exists inside, and outside either the whole file or nothing.
+    One download as a context: a part file exists inside, and outside the whole file, or a part that can be gone on
+    with, or nothing.
 
-    Nothing but local file work is shielded from cancellation, and that for five seconds at most.
+    Ask with `asking` for what is missing, show each reply to `accepts`, and give the body to `take`. Nothing but local
+    file work is shielded from cancellation, and that for five seconds at most.
     """
 
     path: Path
@@ -230,6 +75,14 @@ class Saving:
     """What it may cost."""
     _part: PartFile = field(init=False)
     _threads: anyio.CapacityLimiter = field(init=False)
+    _entity: Entity | None = field(default=None, init=False)
+    """What the bytes belong to; None as long as they are not worth keeping."""
+    _total: int | None = field(default=None, init=False)
+    _status: int | None = field(default=None, init=False)
+    _known: bool = field(default=False, init=False)
+    """The file's head was looked at."""
+    _pending: list[bytes] = field(factory=list, init=False)
+    """What came and was not yet handed to a thread."""
 
     async def __aenter__(self) -> Self:
         self._part = PartFile(self.path, self.overwrite)
@@ -238,81 +91,122 @@ class Saving:
         try:
             await run_sync(self._part.open, limiter=self._threads)
         except BaseException:
-            await self._discard()
+            await self._end(self._part.release)
             raise
+        self._entity, self._known = self._part.entity, self._part.entity is not None
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            try:
-                await self._local(self._part.finish)
-            except BaseException:
-                await self._discard()
-                raise
-        else:
-            await self._discard()
+        if error is not None:
+            await self._leave()
+            return
+        try:
+            await self._local(self._part.finish)
+        except BaseException:
+            self._entity = None
+            await self._leave()
+            raise
 
-    async def take(
-        self,
-        pieces: AsyncIterable[bytes],
-        *,
-        total: int | None = None,
-        status: int | None = None,
-        progress: Progress | None = None,
-    ) -> int:
+    @property
+    def asking(self) -> dict[str, str]:
         """
-        Write every piece and return how many bytes there were.
+        Header fields to ask with: for the rest of what is held, none where that is nothing.
+        """
+        return {} if self._entity is None else self._entity.rest(self._part.size)
+
+    async def accepts(self, status: int, headers: Mapping[str, str]) -> bool:
+        """
+        Whether a reply brings the rest, or the whole; if neither, all that is held is dropped, so ask once more.
+
+        Args:
+            status: Of the reply; 200 is always accepted.
+            headers: Its fields, found by their names in lower case.
+        """
+        held, self._status = self._entity, None
+        if held is not None and status == 206 and held.continued(self._part.size, headers):
+            self._total = held.total
+            return True
+        self._entity, self._known = None, False
+        if held is not None:
+            await self._local(self._part.restart)
+        if status != 200:
+            return False
+        self._entity, self._total, self._status = Entity.of(headers), announced(headers), status
+        return True
+
+    async def take(self, pieces: AsyncIterable[bytes], *, progress: Progress | None = None) -> Saved:
+        """
+        Write every piece, and say what the file is then.
 
         Args:
             pieces: The bytes, in pieces of any size.
-            total: What was announced, if anything was.
-            status: Goes into errors about what the bytes are, so that those are told from a connection that broke.
             progress: Called after each piece.
 
         Raises:
             DownloadError: They are too many, too few, too slow, or not what the path's suffix says.
         """
-        limit = self.limits.size if total is None else total
+        limit = self.limits.size if self._total is None else self._total
         if limit > self.limits.size:
-            raise DownloadError(f"{limit} bytes are announced; the limit is {self.limits.size}", status=status)
-        pace = _Pace(self.limits)
-        done, written, held = 0, 0, list[bytes]()
+            raise self._refusal(f"{limit} bytes are announced; the limit is {self.limits.size}")
+        done = written = self._part.size
+        pace = _Pace(self.limits, done)
         async for piece in pieces:
             done += len(piece)
             if done > limit:
-                raise DownloadError(f"more came than the {limit} bytes that may come", status=status)
+                raise self._refusal(f"more came than the {limit} bytes that may come")
+            self._pending.append(piece)
             pace.check(done)
-            held.append(piece)
             if done - written >= PIECE:
-                await self._write(held, first=not written, status=status)
-                held, written = [], done
+                await self._write()
+                written = done
             if progress is not None:
-                progress(done, total)
-        if total is not None and done < total:
-            raise DownloadError(f"{done} bytes came of the {total} that were announced; download again")
-        await self._write(held, first=not written, status=status)
-        return done
+                progress(done, self._total)
+        if self._total is not None and done < self._total:
+            raise DownloadError(f"{done} bytes came of the {self._total} that were announced; download again")
+        await self._write()
+        if await self._local(self._part.shows, _cut_short):
+            self._entity = None
+            raise DownloadError(f"the file goes on beyond the {done} bytes that came; download again")
+        return self._part.saved
 
-    async def _write(self, pieces: list[bytes], *, first: bool, status: int | None) -> None:
-        if first and (reason := _mismatch(self.path.suffix.lower(), b"".join(pieces)[:_HEAD])):
-            raise DownloadError(reason, status=status)
+    def _refusal(self, reason: str) -> DownloadError:
+        """
+        The error for bytes of which nothing is to be kept; its status tells them from a connection that broke.
+        """
+        self._entity = None
+        return DownloadError(reason, status=self._status)
+
+    def _mismatch(self) -> str | None:
+        head = b"".join(self._pending)[:HEAD]
+        return None if self._known else _mismatch(self.path.suffix.lower(), head)
+
+    async def _write(self) -> None:
+        if reason := self._mismatch():
+            raise self._refusal(reason)
+        self._known = True
+        pieces, self._pending = self._pending, []
         await self._local(self._part.write, pieces)
 
-    async def _local(self, step: Callable[..., None], *args: object) -> None:
+    async def _local(self, step: Callable[..., T], *args: object) -> T:
         try:
-            await run_sync(step, *args, limiter=self._threads)
+            return await run_sync(step, *args, limiter=self._threads)
         except OSError as error:
+            self._entity = None
             raise DownloadError(f"{self._part.part} could not be written: {error.strerror}", final=True) from error
 
-    async def _discard(self) -> None:
+    async def _leave(self) -> None:
+        entity = self._entity if self._mismatch() is None else None
+        await self._end(partial(self._part.leave, entity, self._pending))
+
+    async def _end(self, step: Callable[[], None]) -> None:
         try:
             with anyio.move_on_after(GRACE, shield=True):
-                await run_sync(self._part.discard, abandon_on_cancel=True, limiter=self._threads)
+                await run_sync(step, abandon_on_cancel=True, limiter=self._threads)
         except BaseException:
             # A second native cancellation may have come before the thread had begun.
-            self._part.discard()
+            step()
             raise
 
 
@@ -323,8 +217,8 @@ class _Pace:
     """
 
     _limits: Limits
+    _then: int
     _since: float = field(factory=anyio.current_time, init=False)
-    _then: int = field(default=0, init=False)
 
     def check(self, done: int) -> None:
         """
@@ -350,3 +244,26 @@ def _mismatch(suffix: str, head: bytes) -> str | None:
     if not head.startswith(magic, offset):
         return f"what came is no {suffix} file: it begins with {excerpt(head[:16])}"
     return None
+
+
+def _cut_short(file: BinaryIO, size: int) -> bool:
+    """
+    Whether an MP4 or MOV lacks its end, by its own word: no length tells where a host or a proxy announced too little.
+
+    Boxes follow each other, `ftyp` first, each with its length in front. What is no known box ends the search, and so
+    do ten thousand of them: a file that is merely odd is not refused.
+    Source: ISO/IEC 14496-12, section 4.2.
+    """
+    start, known = 0, frozenset({b"ftyp"})
+    for _ in range(_BOXES_MOST):
+        if start >= size:
+            break
+        file.seek(start)
+        head = file.read(16)
+        length = int.from_bytes(head[:4])
+        if length == 1:
+            length = int.from_bytes(head[8:])
+        if head[4:8] not in known or length < 8:
+            break
+        start, known = start + length, _BOXES
+    return start > size

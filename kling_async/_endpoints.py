@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 
 from attrs import Factory, field, frozen
 
+from ._urls import NONSENSE, split
 from .errors import InvalidInputError
 from .models import Marked, Preview, SelectionInfo, Task
 
@@ -131,12 +132,10 @@ def host(base_url: str) -> Host:
     given: object = base_url
     if not isinstance(given, str):
         raise InvalidInputError("base_url", f"give the URL as text, such as {COMETAPI_URL!r}")
-    try:
-        parts = urlsplit(base_url)
-        loopback = (parts.hostname or "") in LOOPBACK
-        parts.port  # noqa: B018 - reading it is what checks it
-    except ValueError as error:
-        raise InvalidInputError("base_url", f"is no URL: {error}") from error
+    parts = split(base_url)
+    if parts is None:
+        raise InvalidInputError("base_url", NONSENSE)
+    loopback = (parts.hostname or "") in LOOPBACK
     spaced = " " in base_url or not base_url.isprintable()  # which urlsplit drops in silence
     if parts.scheme not in {"https", "http"} or not parts.hostname or spaced:
         raise InvalidInputError("base_url", f"needs scheme and host, such as {COMETAPI_URL!r}")

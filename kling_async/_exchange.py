@@ -251,7 +251,7 @@ class Exchange:
         response = await self.transport.exchange(request)
         if told:
             self._exchanged(method, url, response.status, anyio.current_time() - started)
-        return evolve(response, body=self.signer.struck(response.body)) if response.status >= 400 else response
+        return self.signer.struck(response)
 
     def _signed(self, method: str, url: str, payload: bytes) -> Request:
         # Apart from the call, so that no frame of a failed one has the key among its locals.

@@ -6,13 +6,13 @@ Source of the payloads: https://kling.ai/document-api/api/get-started/callback
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import orjson
 from attrs import frozen
 
 from ._ids import check_id
-from ._replies import STATUSES
+from ._replies import STATUSES, deeper
 from ._signatures import check_signature
 from .errors import InvalidInputError, WebhookError
 
@@ -80,10 +80,7 @@ def _strict(body: bytes) -> Mapping[str, object]:
     """JSON that every reader reads alike: UTF-8, no NaN, no name twice, not too deep; an object."""
     try:
         whole: object = orjson.loads(body)
-        layer = [whole]
-        for _ in range(DEPTH_MOST):
-            layer = [inner for outer in layer for inner in _inside(outer) if isinstance(inner, dict | list)]
-        if layer:
+        if deeper(whole, DEPTH_MOST):
             raise WebhookError(f"the delivery is nested deeper than {DEPTH_MOST}")
         whole = json.loads(body.decode(), object_pairs_hook=_unique)
     except ValueError as error:
@@ -91,12 +88,6 @@ def _strict(body: bytes) -> Mapping[str, object]:
     if not isinstance(whole, dict):
         raise WebhookError("the delivery is no JSON object")
     return whole
-
-
-def _inside(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

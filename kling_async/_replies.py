@@ -9,7 +9,7 @@ https://apidoc.cometapi.com/api/video/kling/individual-queries and https://apido
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import NoReturn, TypeVar, cast
@@ -44,6 +44,13 @@ UNSEEN = "the service recognised no object there: mark other points"
 UNUSABLE = "the service cannot use this clip: check its length, size and frame rate"
 UNCLEARED = "the service did not clear the selection: try again, or open another"
 """What a `data.status` other than 0 means; its values are documented nowhere."""
+
+DEPTH_MOST = 100
+"""Objects and arrays of a reply inside each other; known ones have seven. Python shows and pickles no thousand."""
+TASKS_MOST = 10_000
+"""Tasks of a page; 500 are asked for at most, which a gateway may not heed."""
+PARTS_MOST = 1000
+"""Masks of a frame, and videos of a task: the pages know ten and one."""
 
 _NESTED = 3
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
@@ -118,11 +125,39 @@ def _parsed(response: Response) -> JSONObject:
         parsed: object = orjson.loads(response.body)
     except orjson.JSONDecodeError:
         parsed = None
+    if _too_deep(response.body, parsed):
+        if response.status < 400:
+            text = f"HTTP {response.status} with a reply nested deeper than {DEPTH_MOST}"
+            raise DecodeError(text, status=response.status)
+        parsed = None
     if isinstance(parsed, dict):
         return parsed
     if response.status < 400:
         _no_json(response)
     return {"message": excerpt(response.body.decode(errors="replace")) or f"HTTP {response.status}, empty body"}
+
+
+def _too_deep(text: bytes, parsed: object) -> bool:
+    # What has fewer brackets cannot be deeper: so it is with all but pages of tasks.
+    return text.count(b"[") + text.count(b"{") > DEPTH_MOST and deeper(parsed, DEPTH_MOST)
+
+
+def deeper(value: object, most: int) -> bool:
+    """
+    Whether objects and arrays stand inside each other more often than this, told without recursion.
+    """
+    layer = [value]
+    for _ in range(most):
+        layer = [inner for outer in layer for inner in _inside(outer) if isinstance(inner, dict | list)]
+        if not layer:
+            return False
+    return True
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _no_json(response: Response) -> NoReturn:
@@ -172,6 +207,8 @@ def _inner(code: int | str | None, message: object) -> tuple[int | str | None, o
         try:
             nested: object = orjson.loads(message)
         except orjson.JSONDecodeError:
+            break
+        if _too_deep(message.encode(), nested):
             break
         if isinstance(nested, dict):
             nested = _part(nested, "error") or nested
@@ -246,8 +283,7 @@ def _seconds(data: JSONObject) -> float | None:
 
 def _marked(data: JSONObject) -> tuple[dict[str, object], dict[str, str]]:
     result = _part(data, "res")
-    listed = result.get("rle_mask_list")
-    masks = [_mask(item) for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
+    masks = [_mask(item) for item in _objects(result.get("rle_mask_list"), "masks", PARTS_MOST)]
     fields = _present({"frame_index": result.get("frame_index")}) | {"masks": masks}
     return fields, {"frame_index": "data.res.frame_index", "masks": "data.res.rle_mask_list"}
 
@@ -275,7 +311,16 @@ def _listed(data: object) -> list[JSONObject]:
         data = data.get("tasks")
     if not isinstance(data, list):
         raise DecodeError("the reply holds no list of tasks", problems=("expected an array @ $.data",))
-    return [item for item in data if isinstance(item, dict)]
+    return _objects(data, "tasks", TASKS_MOST)
+
+
+def _objects(listed: object, what: str, most: int) -> list[JSONObject]:
+    """The objects of a list that may be missing; each costs far more to read than to send, hence the bound."""
+    if not isinstance(listed, list):
+        return []
+    if len(listed) > most:
+        raise DecodeError(f"the reply lists {len(listed)} {what}, more than {most}")
+    return [item for item in listed if isinstance(item, dict)]
 
 
 def _task(data: JSONObject, whole: JSONObject, place: str, otherwise: str | None = None) -> Task:
@@ -332,9 +377,7 @@ def _reason(inner: JSONObject, outer: JSONObject) -> object:
 
 
 def _videos(result: JSONObject, inner: JSONObject, outer: JSONObject) -> tuple[Video, ...]:
-    listed = result.get("videos")
-    videos = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
-    if videos:
+    if videos := _objects(result.get("videos"), "videos", PARTS_MOST):
         return tuple(_video(video) for video in videos)
     links = (result.get("video_url"), result.get("url"), inner.get("url"), outer.get("result_url"), outer.get("url"))
     link = next((link for link in links if isinstance(link, str) and link), None)

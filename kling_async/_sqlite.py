@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
+from threading import Event, Lock
 from typing import Final, TypeVar
 
 import anyio
@@ -19,6 +20,7 @@ from anyio import to_thread
 from attrs import define, evolve, field
 
 from ._codec import converter
+from ._shelter import parting, sheltered
 from ._submit import SETTLED, Abilities, Intent, State, follows
 from .errors import StoreError
 from .policy import check_seconds
@@ -73,6 +75,8 @@ class SqliteStore:
     """Seconds without a sign of life after which an owner's create may be taken over; longer than any exchange."""
     _connection: sqlite3.Connection | None = field(default=None, init=False)
     _lock: anyio.Lock = field(factory=anyio.Lock, init=False)
+    _turn: Lock = field(factory=Lock, init=False)
+    """Of threads: one that nobody waits for any more may still be at it."""
     _owner: str = field(default="", init=False)
 
     @lease.validator
@@ -89,14 +93,11 @@ class SqliteStore:
         Raises:
             StoreError: It cannot be opened or written.
         """
-        self._connection = await self._run(self._connect)
+        await self._run(self._open)
 
     async def aclose(self) -> None:
         """Close the file."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with anyio.CancelScope(shield=True):
-                await self._run(connection.close)
+        await sheltered(lambda: self._run(self._close))
 
     async def claim(self, intent: Intent) -> Intent | None:
         """
@@ -105,7 +106,13 @@ class SqliteStore:
         Raises:
             StoreError: It could not be written.
         """
-        return await self._run(lambda: self._claim(intent))
+        ours: list[Intent] = []
+        try:
+            return await self._run(lambda: self._claim(intent, ours))
+        except anyio.get_cancelled_exc_class():
+            # A claim that nobody hears of would keep others out until its lease has run out.
+            await parting(lambda: self._run(lambda: self._give_back(ours)))
+            raise
 
     async def put(self, intent: Intent) -> bool:
         """
@@ -163,11 +170,32 @@ class SqliteStore:
         await self._run(lambda: self._rows("INSERT OR REPLACE INTO hosts VALUES (?, ?)", base_url, _written(abilities)))
 
     async def _run(self, work: Callable[[], T]) -> T:
+        """
+        Work in a thread, which is left to itself when the caller is cancelled: what it has begun it ends, no more.
+        """
+        left = Event()
+
+        def alone() -> T:
+            with self._turn:
+                if left.is_set():
+                    raise StoreError(f"{self.path} is not waited for")
+                return work()
+
         async with self._lock:
             try:
-                return await to_thread.run_sync(work)
+                return await to_thread.run_sync(alone, abandon_on_cancel=True)
             except (sqlite3.Error, OSError) as error:
                 raise StoreError(f"{self.path} cannot be used: {error}") from error
+            finally:
+                left.set()
+
+    def _open(self) -> None:
+        self._connection = self._connect()
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _connect(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -195,7 +223,7 @@ class SqliteStore:
         found = self._rows("SELECT body FROM intents WHERE external_task_id = ?", key)
         return _read(found[0], Intent) if found else None
 
-    def _claim(self, intent: Intent) -> Intent | None:
+    def _claim(self, intent: Intent, ours: list[Intent]) -> Intent | None:
         # As a transaction that writes from its first statement on: two claims never see the same row unowned.
         with _Transaction(self._opened):
             key = intent.external_task_id
@@ -207,7 +235,12 @@ class SqliteStore:
                 return None
             claimed = evolve(kept, fence=kept.fence + 1)
             self._write(claimed)
-            return claimed
+        ours.append(claimed)
+        return claimed
+
+    def _give_back(self, ours: list[Intent]) -> None:
+        for intent in ours:
+            self._release(intent.external_task_id)
 
     def _put(self, intent: Intent) -> bool:
         with _Transaction(self._opened):

@@ -4,11 +4,12 @@ Which URLs may be handed to the service.
 
 import ipaddress
 import warnings
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from .errors import InvalidInputError, KlingWarning
 
 URL_LIMIT = 2048
+NONSENSE = "is no URL: its host or port makes no sense"
 
 
 def shown_url(url: str | None) -> str:
@@ -20,6 +21,20 @@ def shown_url(url: str | None) -> str:
 
 OTHER_CLIPS = (".avi", ".flv", ".gif", ".mkv", ".webm", ".wmv")
 """Endings of clips that are neither MP4 nor MOV."""
+
+
+def split(url: str) -> SplitResult | None:
+    """
+    The parts of a URL; None where its host or port makes no sense.
+
+    The parser's own error is dropped with whatever it quotes: what stands where a port should may be a key.
+    """
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - reading it is what checks it
+    except ValueError:
+        return None
+    return parts
 
 
 def check_url(name: str, url: object, *, local: bool = False) -> str:
@@ -36,11 +51,9 @@ def check_url(name: str, url: object, *, local: bool = False) -> str:
     """
     if not isinstance(url, str) or not url or " " in url or not url.isprintable():
         raise InvalidInputError(name, "must be an https URL without spaces")
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - reading it is what checks it
-    except ValueError as error:
-        raise InvalidInputError(name, f"is no URL: {error}") from error
+    parts = split(url)
+    if parts is None:
+        raise InvalidInputError(name, NONSENSE)
     if parts.scheme == "data":
         raise InvalidInputError(name, "is a data: URL; give the bytes to Image.from_bytes")
     if parts.scheme not in {"http", "https"} or not parts.hostname:

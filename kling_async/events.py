@@ -6,11 +6,12 @@ nor raise: what it raises ends the call that it was told of. None costs nothing.
 or the query of a URL.
 """
 
+from pathlib import Path
 from typing import TypeAlias
 
 from attrs import frozen
 
-__all__ = ("Created", "Event", "Exchanged", "Looked", "Replayed")
+__all__ = ("Created", "Downloaded", "Duplicated", "Event", "Exchanged", "Looked", "Replayed")
 
 
 @frozen(kw_only=True)
@@ -60,6 +61,18 @@ class Created:
 
 
 @frozen(kw_only=True)
+class Duplicated:
+    """
+    One create is there more than once, which only a relay that sends requests again can do: tell its support.
+    """
+
+    external_task_id: str
+    """The caller's id."""
+    task_ids: tuple[str, ...]
+    """The service's ids, oldest first; the first one is gone on with."""
+
+
+@frozen(kw_only=True)
 class Looked:
     """
     A running task was seen in another status than before.
@@ -73,5 +86,19 @@ class Looked:
     """What it is now."""
 
 
-Event: TypeAlias = Exchanged | Replayed | Created | Looked
+@frozen(kw_only=True)
+class Downloaded:
+    """
+    A file is whole and has its name.
+    """
+
+    path: Path
+    """Where it is."""
+    size: int
+    """Its bytes."""
+    sha256: str
+    """Their SHA-256 as they were written, in hexadecimal."""
+
+
+Event: TypeAlias = Exchanged | Replayed | Created | Duplicated | Looked | Downloaded
 """All that an observer may be told."""

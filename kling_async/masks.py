@@ -28,6 +28,8 @@ __all__ = ("Mask",)
 
 SIDE_LIMIT = 8192
 TEXT_LIMIT = 4 * 1024 * 1024
+BLOCK = 8192
+"""Characters of run lengths that become numbers at once; some seventy bytes of memory each."""
 _CHUNKS = 7
 
 
@@ -92,25 +94,41 @@ def decode_runs(counts: str, pixels: int) -> tuple[int, ...]:
 
 
 def _run_array(counts: str, pixels: int) -> "NDArray[np.int64]":
-    """`decode_runs` for numpy: the same lengths, a hundred times as fast; what it cannot read is left to that."""
+    """
+    `decode_runs` for numpy: the same lengths, a hundred times as fast; what it cannot read is left to that.
+
+    It goes a block at a time, so that runs which lie are found out before they cost memory.
+    """
     import numpy as np
 
-    bits = np.frombuffer(counts.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero(bits < 32)
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    sizes = ends - starts + 1
-    sound = len(ends) > 0 and ends[-1] == len(bits) - 1 and bits.min() >= 0 and bits.max() < 64
-    if not sound or sizes.max() > _CHUNKS:
+    bits = np.frombuffer(counts.encode("utf-8", "surrogatepass"), np.uint8) - np.uint8(48)
+    blocks: list[NDArray[np.int64]] = []
+    before = np.zeros(2, np.int64)
+    at = total = 0
+    while at < len(bits):
+        piece = bits[at : at + BLOCK]
+        ends = np.flatnonzero(piece < 32)
+        starts = np.concatenate(([0], ends[:-1] + 1))[: len(ends)]
+        sizes = ends - starts + 1
+        if not len(ends) or piece.max() >= 64 or sizes.max() > _CHUNKS:
+            break
+        piece = piece[: ends[-1] + 1].astype(np.int64)
+        shifts = 5 * (np.arange(len(piece)) - np.repeat(starts, sizes))
+        runs = np.add.reduceat((piece & 0x1F) << shifts, starts)
+        runs -= np.where(piece[ends] & 0x10, np.int64(1) << 5 * sizes, 0)
+        rest = runs if blocks else runs[1:]  # each run from the fourth on is relative to the one two before it
+        rest[:2] += before[: len(rest)]
+        for first in (0, 1):
+            np.cumsum(rest[first::2], out=rest[first::2])
+        total += int(runs.sum())
+        if runs.min() < 0 or total > pixels:
+            break
+        before = np.concatenate((before, rest))[-2:]
+        blocks.append(runs)
+        at += len(piece)
+    if at < len(bits) or total != pixels:
         return np.array(decode_runs(counts, pixels), np.int64)
-    shifts = 5 * (np.arange(len(bits)) - np.repeat(starts, sizes))
-    runs = np.add.reduceat((bits & 0x1F) << shifts, starts)
-    runs -= np.where(bits[ends] & 0x10, np.int64(1) << 5 * sizes, 0)
-    for first in (1, 2):  # each run from the fourth on is relative to the one two before it
-        np.cumsum(runs[first::2], out=runs[first::2])
-    # Each is compared before their sum, which could wrap around and be right by chance.
-    if runs.min() < 0 or runs.max() > pixels or runs.sum() != pixels:
-        return np.array(decode_runs(counts, pixels), np.int64)
-    return runs
+    return np.concatenate(blocks)
 
 
 @frozen(kw_only=True)

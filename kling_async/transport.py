@@ -11,7 +11,7 @@ from typing import Protocol
 
 from attrs import field, frozen
 
-__all__ = ("Progress", "Request", "Response", "Transport")
+__all__ = ("Progress", "Request", "Response", "Saved", "Transport")
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes done and the bytes in all, None where the server does not say."""
@@ -55,9 +55,25 @@ class Response:
     """The body's bytes, decompressed."""
 
 
+@frozen
+class Saved:
+    """
+    A file that was fetched whole.
+
+    Example:
+        >>> Saved(size=0, sha256="e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855").size
+        0
+    """
+
+    size: int
+    """Its bytes."""
+    sha256: str
+    """Their SHA-256 as they were written, in hexadecimal."""
+
+
 class Transport(Protocol):
     """
-    What carries requests. Both coroutines may be cancelled at any time and leave nothing behind.
+    What carries requests. Both coroutines may be cancelled at any time and leave nothing open behind.
     """
 
     async def exchange(self, request: Request) -> Response:
@@ -74,9 +90,12 @@ class Transport(Protocol):
         """
         ...
 
-    async def download(self, url: str, path: Path, *, overwrite: bool = False, progress: Progress | None = None) -> int:
+    async def download(
+        self, url: str, path: Path, *, overwrite: bool = False, progress: Progress | None = None
+    ) -> Saved:
         """
-        Fetch a media URL into a file, without any credentials, and return its length in bytes.
+        Fetch a media URL into a file, without any credentials. One that breaks off may leave a `<name>.part` that
+        the next goes on with, if the server says that the file is still the same.
 
         Raises:
             DownloadError: It could not be had whole; the file's final name was not written. `.status` is the

@@ -1,5 +1,7 @@
 """
 Runs the command line: in this process against a served simulator, or as a process of its own.
+
+The fixtures are for the files that import them: `home` for each of their tests, `served` and `run` where asked for.
 """
 
 import os
@@ -8,19 +10,27 @@ import subprocess
 import sys
 import zlib
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
+import anyio
 import orjson
+import pytest
 from anyio.from_thread import start_blocking_portal
 from attrs import frozen
 
-from kling_async import simulator
+from kling_async import COMETAPI_URL, RetryPolicy, SqliteStore, simulator
 from kling_async.cli import main
 from kling_async.simulator import Footage, Simulator
+from kling_async.stores import Intent
 
 ROOT = Path(__file__).parents[1]
 CLIP = Path(simulator.__file__).parent / "media" / "bunny-24fps-4s.mp4"
 KNOWN = ("COMETAPI_KEY", "KLING_API_KEY", "KLING_ACCESS_KEY", "KLING_SECRET_KEY", "KLING_BASE_URL")
+PROXIES = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")
+SPOT = ("--point", "40:0.80,0.53")
+REMOVAL = (*SPOT, "--remove", "the stones", "--yes")
+"""The points and the edit of most commands, agreed to beforehand."""
 
 
 def picture(side=300):
@@ -96,9 +106,9 @@ class Ended:
 
 def alone(monkeypatch, folder):
     """
-    A folder of one's own, and an environment with a made-up key.
+    A folder of one's own, and an environment with a made-up key and no proxy.
     """
-    for name in KNOWN:
+    for name in (*KNOWN, *PROXIES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COMETAPI_KEY", "any")
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
@@ -118,6 +128,60 @@ def commands(capsys):
         return Ended(code, said.out, said.err)
 
     return run
+
+
+@pytest.fixture(name="home", autouse=True)
+def given_home(tmp_path, monkeypatch):
+    """
+    A folder of one's own, and an environment with a made-up key and no proxy; chance makes nobody wait.
+    """
+    monkeypatch.setattr(RetryPolicy, "drawn", lambda _policy, _attempt, *, chance: 0.0)
+    return alone(monkeypatch, tmp_path)
+
+
+@pytest.fixture(name="served")
+def given_simulator(monkeypatch):
+    """
+    A simulator that the environment points at.
+    """
+    with serving() as served:
+        monkeypatch.setenv("KLING_BASE_URL", served.base_url)
+        yield served
+
+
+@pytest.fixture(name="run")
+def given_commands(capsys):
+    """
+    Runs a command line.
+    """
+    return commands(capsys)
+
+
+def intent(name, **known):
+    """
+    An intent of a paid create at CometAPI.
+    """
+    facts = {"payload": "0", "base_url": COMETAPI_URL, "session_id": "s", "created_at": datetime.now(UTC)}
+    return Intent(external_task_id=name, **{**facts, **known})
+
+
+def keep(*intents, owned=False):
+    """
+    Write intents where the command line keeps them, as one that is at them still or has let go of them.
+    """
+    # What others use of this module needs no extra.
+    from kling_async.cli._service import Service
+
+    async def write():
+        store = SqliteStore(Service().store_path)
+        await store.open()
+        for each in intents:
+            await store.put(each)
+            if not owned:
+                await store.release(each)
+        await store.aclose()
+
+    anyio.run(write)
 
 
 def process(*words, folder, **environment):

@@ -11,6 +11,10 @@ import selectors
 import pytest
 
 
+LONG = 6 * 3600
+"""Seconds that a slow test may take with `--long`."""
+
+
 class _JumpingSelector(selectors.DefaultSelector):
     """
     Never waits for a timer, but adds up the time that it would have waited.
@@ -36,6 +40,23 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
     def time(self):
         return self._jumping.now
+
+
+def pytest_addoption(parser):
+    """
+    The option for nights.
+    """
+    parser.addoption("--long", action="store_true", help="run the state machines on thousands of examples, for hours")
+
+
+def pytest_collection_modifyitems(config, items):
+    """
+    What is slow may take hours then.
+    """
+    if config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.timeout(LONG), append=False)
 
 
 @pytest.fixture(params=["asyncio", "trio"])

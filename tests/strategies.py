@@ -18,6 +18,7 @@ from kling_async import (
     Mask,
     Point,
     Preview,
+    Reconciled,
     Removal,
     SelectionInfo,
     SelectionState,
@@ -161,6 +162,7 @@ by_kind = {
     Preview: st.builds(Preview, video_url=st.none() | urls, cover_url=st.none() | urls, tracking_url=st.none() | urls),
     Video: videos,
     Task: tasks,
+    Reconciled: st.builds(Reconciled, adopted=st.lists(tasks, max_size=2).map(tuple)),
     Job: st.builds(Job, urls, marks=marks.filter(len), edit=edits, key=st.none() | words)
     | st.builds(Job, video_id=ids, marks=marks.filter(len), edit=edits, key=st.none() | words),
 }

@@ -18,7 +18,7 @@ import trio.testing
 
 from kling_async._bridge import Bridge, Call, Engine, Lane
 from kling_async.errors import ClosedError, LostReplyError
-from kling_async.transport import Request, Response
+from kling_async.transport import Request, Response, Saved
 
 pytestmark = [
     pytest.mark.real_clock,
@@ -27,6 +27,7 @@ pytestmark = [
 
 ASK = Request("GET", "https://api.example/x")
 NOTE = contextvars.ContextVar("NOTE", default="unset")
+FILE = Saved(3, "0" * 64)
 
 
 class Far:
@@ -87,7 +88,7 @@ class Far:
                     progress(done, 3)
             if url == "wait":
                 await self.go.wait()
-            return 3
+            return FILE
         finally:
             self.running -= 1
 
@@ -665,9 +666,9 @@ async def test_progress_is_told_here(bridge, tmp_path):
     def progress(done, total):
         seen.append((done, total, threading.get_ident() == here, NOTE.get()))
 
-    assert 3 == await bridge.download("answer", tmp_path, progress=progress)
+    assert FILE == await bridge.download("answer", tmp_path, progress=progress)
     assert [(done, 3, True, "mine") for done in (1, 2, 3)] == seen
-    assert 3 == await bridge.download("answer", tmp_path)
+    assert FILE == await bridge.download("answer", tmp_path)
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])

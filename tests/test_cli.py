@@ -11,42 +11,25 @@ from pathlib import Path
 
 import pytest
 
-from kling_async import Marked, Mask, SelectionInfo, __version__
+from kling_async import Marked, Mask, Removal, SelectionInfo, __version__
 from kling_async.cli import main
+from kling_async.cli._edit import price
 from kling_async.cli._marking import clip_text, mask_text
 from kling_async.cli._show import Show, megabytes, seconds
-from kling_async.simulator import Fault, Shape
-from tests.commanding import CLIP, alone, commands, picture, process, serving
+from kling_async.simulator import Fault, Footage, Shape
+from tests.commanding import (
+    CLIP,
+    SPOT,
+    given_commands,  # noqa: F401 - a fixture
+    given_home,  # noqa: F401 - a fixture
+    given_simulator,  # noqa: F401 - a fixture
+    picture,
+    process,
+    serving,
+)
 
-SPOT = ("--point", "40:0.80,0.53")
 REMOVAL = (*SPOT, "--remove", "the stones")
 TYPICAL = ["session", "mask", "preview", "create", "task", "done"]
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """
-    A folder of one's own, and an environment with a made-up key.
-    """
-    return alone(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def served(monkeypatch):
-    """
-    A simulator that the environment points at.
-    """
-    with serving() as served:
-        monkeypatch.setenv("KLING_BASE_URL", served.base_url)
-        yield served
-
-
-@pytest.fixture
-def run(capsys):
-    """
-    Runs a command line.
-    """
-    return commands(capsys)
 
 
 @pytest.fixture
@@ -167,13 +150,17 @@ def test_as_a_process_it_ends_with_its_code(home):
 
 def test_an_edit_is_told_to_people(run, served, home):
     """
-    A removal ends with the file, and says the mask's size, what it costs and how long each step took.
+    A removal ends with the file, and says the mask's size, what it will cost and did cost, and each step's time.
     """
     ended = run("edit", served.clip, *REMOVAL, "--yes", "--out", "out.mp4", "--preview", "look.mp4")
     assert (0, "") == (ended.code, ended.err)
     assert CLIP.read_bytes() == (home / "out.mp4").read_bytes() == (home / "look.mp4").read_bytes()
-    for said in ("1280 x 720, 96 frames, 24 fps, 4.0 s", "frame 40: ", " pixels, ", " % of the frame", "see your"):
+    for said in ("1280 x 720, 96 frames, 24 fps, 4.0 s", "frame 40: ", " pixels, ", " % of the frame"):
         assert said in ended.out
+    assert "about 3 units (published price): a removal, mode std\n" in ended.out
+    [charged] = served.simulator.charges
+    assert f"external id {charged}  " in ended.out
+    assert "cost 3 units" in ended.out
     assert ["init", "add", "preview", "create", "get"] == served.calls()
 
 
@@ -193,6 +180,26 @@ def test_an_edit_is_told_to_programs(run, served, home):
     assert f"kling-{done['task_id']}.mp4" == done["path"]
     assert (home / done["path"]).exists()
     assert "of the frame" in ended.err
+
+
+@pytest.mark.parametrize("words, units", [((), 6), (("--mode", "pro"), 10)])
+def test_the_clips_length_decides_the_price(run, served, words, units):
+    """
+    A clip of ten seconds costs as much in the end as was said before it was paid.
+    """
+    long = served.simulator.publish(CLIP, name="long.mp4", footage=Footage(total_frames=240))
+    ended = run("edit", long, *REMOVAL, *words, "-y")
+    assert (0, True) == (ended.code, f"about {units} units (published price)" in ended.out)
+    assert f"cost {units} units" in ended.out
+
+
+@pytest.mark.parametrize("info", [None, SelectionInfo(session_id="s"), SelectionInfo(session_id="s", duration=-4.0)])
+def test_without_a_length_there_is_no_price(info):
+    """
+    Where the service did not tell the clip's length, or told nonsense, nothing is made up; given seconds are enough.
+    """
+    assert "see your provider" == price(Removal.of("the stones"), info)
+    assert "about 3 units (published price)" == price(Removal.of("the stones", duration=5), info)
 
 
 def test_points_of_one_frame_go_together(run, served):
@@ -433,20 +440,6 @@ def test_an_edit_that_fails_leaves_nothing_to_take_up(run, monkeypatch, fault, s
     assert error["message"] in ended.err
 
 
-def test_a_lost_create_says_where_to_look(run, monkeypatch, home):
-    """
-    When the answer to the paid call is lost, the command that looks for the task is said, and finds it.
-    """
-    with serving(faults=[Fault("create", "lost")]) as served:
-        service = ("--base-url", served.base_url, "--state", home / "my state")
-        ended = run("edit", served.clip, *REMOVAL, "--yes", "--key", "order-7", *service)
-        assert (1, {"order-7": 1}) == (ended.code, served.simulator.charges)
-        look = f"tasks show --external order-7 --base-url {served.base_url} --state '{home}/my state'"
-        assert f"Look for it:  kling-async {look}\n" in ended.err
-        shown = run("tasks", "show", "--external", "order-7", *service)
-    assert (0, True) == (shown.code, "order-7" in shown.out)
-
-
 def test_a_result_that_cannot_be_fetched_is_taken_up(run, home):
     """
     When only the download fails, the edit is paid and done: the command that fetches it is said.
@@ -487,6 +480,7 @@ def test_a_key_pays_once(run, served):
     calls = len(served.calls())
     again = run("edit", served.clip, *REMOVAL, "-y", "--key", "order-7", "--json", "--force")
     assert (0, ["task", "done"]) == (again.code, again.names)
+    assert ("order-7 stands for no task yet" in first.err, "nothing is paid again" in again.err) == (True, True)
     assert first.event("done") == again.event("done")
     assert ({"order-7": 1}, ["get"]) == (served.simulator.charges, served.calls()[calls:])
 
@@ -510,18 +504,6 @@ def test_a_key_belongs_to_one_service(run, served):
         ended = run("edit", other.clip, *REMOVAL, "-y", "--key", "order-7", "--base-url", other.base_url)
         assert (2, []) == (ended.code, other.calls())
     assert "another service needs another" in ended.err
-
-
-def test_a_key_in_doubt_is_not_paid_again(run):
-    """
-    A key whose create was never answered and that the service does not find is an error, not another create.
-    """
-    with serving(faults=[Fault("create", "cut")]) as served:
-        words = ("edit", served.clip, *REMOVAL, "-y", "--key", "order-7", "--base-url", served.base_url)
-        assert 1 == run(*words).code
-        again = run(*words, "--json")
-        assert (1, "UnknownOutcomeError") == (again.code, again.event("error")["error"])
-        assert ({}, 1) == (served.simulator.charges, served.calls().count("create"))
 
 
 def test_a_key_that_was_refused_may_be_tried_again(run):
@@ -568,7 +550,7 @@ def test_a_terminal_shows_what_is_happening(run, served, monkeypatch):
     ended = run("edit", served.clip, *REMOVAL, "--yes")
     assert (0, True) == (ended.code, "the service looks at the clip" in ended.out)
     assert (True, False) == ("mask happened" in ended.out, "mask happened" in ended.err)
-    assert (False, True) == ("create happened" in ended.out, "create happened" in ended.err)
+    assert (True, False) == ("done happened" in ended.err, "done happened" in ended.out)
 
 
 def test_a_pipe_gets_finished_steps_alone(run, served):

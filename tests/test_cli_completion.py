@@ -9,25 +9,13 @@ import subprocess
 import pytest
 
 from kling_async.cli._app import app
-from tests.commanding import alone, commands, process
+from tests.commanding import (
+    given_commands,  # noqa: F401 - a fixture
+    given_home,  # noqa: F401 - a fixture
+    process,
+)
 
 SHELLS = ("bash", "zsh", "fish")
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """
-    A folder of one's own.
-    """
-    return alone(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def run(capsys):
-    """
-    Runs a command line.
-    """
-    return commands(capsys)
 
 
 def shell(name, script, folder):
@@ -78,7 +66,7 @@ def test_a_shell_understands_its_script(run, home, name):
     "line, offered",
     [
         ("kling-async do", ["doctor"]),
-        ("kling-async tasks ", ["download", "list", "show", "wait"]),
+        ("kling-async tasks ", ["download", "list", "reconcile", "show", "wait"]),
         ("kling-async tasks l", ["list"]),
         ("kling-async tasks list --st", ["--state", "--status"]),
         ("kling-async tasks list --status s", ["submitted", "succeed"]),

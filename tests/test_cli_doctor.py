@@ -27,9 +27,14 @@ from kling_async.cli._show import Show
 from kling_async.simulator import Fault, Simulator
 from kling_async.transport import Response
 from tests.answering import answering
-from tests.commanding import alone, commands, serving
+from tests.commanding import (
+    given_commands,  # noqa: F401 - a fixture
+    given_home,  # noqa: F401 - a fixture
+    intent,
+    keep,
+    serving,
+)
 from tests.test_aiohttp import CERTIFICATE
-from tests.test_cli_tasks import intent, keep
 
 SECRET = "sk-canary-4711"
 NO_TASK = json.dumps({"code": 1203, "message": "no such task", "request_id": "r-1"}).encode()
@@ -41,23 +46,11 @@ CHECKS = [
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
+def secret(home, monkeypatch):
     """
-    A folder of one's own, an environment with a made-up key, and no proxy.
+    A key that must be said nowhere.
     """
-    for name in ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    home = alone(monkeypatch, tmp_path)
     monkeypatch.setenv("COMETAPI_KEY", SECRET)
-    return home
-
-
-@pytest.fixture
-def run(capsys):
-    """
-    Runs a command line.
-    """
-    return commands(capsys)
 
 
 @pytest.fixture
@@ -280,17 +273,20 @@ def test_a_state_that_is_not_there_yet_is_fine(examined, home):
 
 def test_creates_in_doubt_are_counted(examined):
     """
-    What was sent and never answered is a warning, with the command that looks for the latest where it was sent.
+    What was sent and never answered is a warning, with the command for each host that it was sent to.
     """
     sent = datetime.now(UTC)
     keep(
         intent("order-1", state="accepted", task_id="1"),
         intent("order-2", state="unknown", first_sent_at=sent, base_url="https://other.example/kling"),
+        intent("order-3", state="sending", first_sent_at=sent, base_url="https://third.example/kling"),
+        intent("order-4", state="unknown", first_sent_at=sent, base_url="https://third.example/kling"),
     )
     _, found = examined("--base-url", "http://127.0.0.1:1/kling")
-    assert ("warning", 2, 1) == tuple(found["state"][name] for name in ("verdict", "intents", "in_doubt"))
-    look = "kling-async tasks show --external order-2 --base-url https://other.example/kling"
-    assert found["state"]["advice"].endswith(look)
+    assert ("warning", 4, 3) == tuple(found["state"][name] for name in ("verdict", "intents", "in_doubt"))
+    settle = "kling-async tasks reconcile --base-url https://"
+    both = f"{settle}third.example/kling; {settle}other.example/kling"
+    assert f"Look for them:  {both}" == found["state"]["advice"]
 
 
 def test_creates_without_doubt_are_counted(examined):
@@ -673,7 +669,7 @@ async def test_listening_passes_everything_on(tmp_path):
     simulator = Simulator()
     url = simulator.publish(b"notes", name="notes.txt")
     listening = Listening(simulator.transport())
-    assert 5 == await listening.download(url, tmp_path / "notes.txt")
+    assert 5 == (await listening.download(url, tmp_path / "notes.txt")).size
     assert None is listening.heard
     await listening.aclose()
 

@@ -13,30 +13,22 @@ import anyio
 import orjson
 import pytest
 
+from kling_async import PollPolicy
 from kling_async.cli import _app
 from kling_async.cli._order import Order
 from kling_async.cli._show import Show
 from kling_async.simulator import Fault, _sight
 from kling_async.simulator._halt import heed
-from tests.commanding import CLIP, alone, commands, picture, process, serving
-
-REMOVAL = ("--point", "40:0.80,0.53", "--remove", "the stones", "--yes")
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """
-    A folder of one's own, and an environment with a made-up key.
-    """
-    return alone(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def run(capsys):
-    """
-    Runs a command line.
-    """
-    return commands(capsys)
+from tests.commanding import (
+    CLIP,
+    REMOVAL,
+    alone,
+    given_commands,  # noqa: F401 - a fixture
+    given_home,  # noqa: F401 - a fixture
+    picture,
+    process,
+    serving,
+)
 
 
 @pytest.fixture
@@ -94,14 +86,14 @@ def test_before_the_create_nothing_is_paid(run, interrupt):
 
 def test_while_the_create_is_on_its_way_it_is_named(run, interrupt):
     """
-    Interrupted during the paid call, its external id is said with the command that looks for it.
+    Interrupted during the paid call, its external id is said with the command that settles it.
     """
     interrupt("create")
     with serving(faults=[Fault("create", "hang")]) as served:
         ended = run("edit", served.clip, *REMOVAL, "--key", "order-7", "--base-url", served.base_url)
     assert 130 == ended.code
     assert "The paid create order-7 was on its way: a task may exist and be charged." in ended.err
-    assert f"Look for it:  kling-async tasks show --external order-7 --base-url {served.base_url}\n" in ended.err
+    assert f"Look for it:  kling-async tasks reconcile --base-url {served.base_url}\n" in ended.err
 
 
 def test_an_unanswered_question_is_interrupted_on_its_own_line(run, monkeypatch):
@@ -140,6 +132,7 @@ def test_a_running_task_is_named_and_taken_up(run, interrupt, monkeypatch, home,
         )
         monkeypatch.undo()
         alone(monkeypatch, home)
+        monkeypatch.setattr(PollPolicy, "delay", lambda _policy, _looks, *, chance: 0.05)
         assert (0, {"order-7": 1}) == (run(*told["take_up"].split()[1:]).code, served.simulator.charges)
     assert (home / "a.mp4").exists()
 
@@ -197,7 +190,8 @@ def test_a_create_on_its_way_is_named_by_a_process(home):
             name = until(child, "create")["external_task_id"]
             child.send_signal(signal.SIGINT)
             _, err = child.communicate()
-    assert (130, True) == (child.returncode, f"tasks show --external {name}" in err)
+    assert (130, True) == (child.returncode, f"The paid create {name} was on its way" in err)
+    assert "Look for it:  kling-async tasks reconcile --base-url " in err
     assert (False, False) == ("Traceback" in err, "warning" in err)
 
 
@@ -228,6 +222,23 @@ def test_an_interruption_before_the_command_is_no_traceback(run, monkeypatch):
 
     monkeypatch.setattr(_app, "entry", interrupted)
     ended = run("demo")
+    assert (130, "", "") == (ended.code, ended.out, ended.err)
+
+
+@pytest.mark.parametrize("loaded", ["cyclopts", "rich", "kling_async.cli._app"])
+def test_an_interruption_while_loading_is_no_traceback(run, monkeypatch, loaded):
+    """
+    Ctrl-C during an import of the command line's ends with 130 and without a word.
+    """
+
+    class Interrupted:
+        def find_spec(self, name, path=None, target=None):
+            if name == loaded:
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, loaded, raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    ended = run("--version")
     assert (130, "", "") == (ended.code, ended.out, ended.err)
 
 

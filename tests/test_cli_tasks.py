@@ -5,45 +5,23 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import anyio
 import orjson
 import pytest
 
-from kling_async import COMETAPI_URL, SqliteStore
-from kling_async.cli._service import Service, Underway, result_name, state_folder
+from kling_async.cli._service import Underway, result_name, state_folder
 from kling_async.models import Task
 from kling_async.simulator import Fault
-from kling_async.stores import Intent
 from tests.answering import answering
-from tests.commanding import CLIP, alone, commands, serving
-
-REMOVAL = ("--point", "40:0.80,0.53", "--remove", "the stones", "--yes")
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """
-    A folder of one's own, and an environment with a made-up key.
-    """
-    return alone(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def served(monkeypatch):
-    """
-    A simulator that the environment points at.
-    """
-    with serving() as served:
-        monkeypatch.setenv("KLING_BASE_URL", served.base_url)
-        yield served
-
-
-@pytest.fixture
-def run(capsys):
-    """
-    Runs a command line.
-    """
-    return commands(capsys)
+from tests.commanding import (
+    CLIP,
+    REMOVAL,
+    given_commands,  # noqa: F401 - a fixture
+    given_home,  # noqa: F401 - a fixture
+    given_simulator,  # noqa: F401 - a fixture
+    intent,
+    keep,
+    serving,
+)
 
 
 @pytest.fixture
@@ -52,29 +30,6 @@ def done(run, served):
     What was said of an edit that is done.
     """
     return run("edit", served.clip, *REMOVAL, "--key", "order-7", "--json").event("done")
-
-
-def keep(*intents):
-    """
-    Write intents where the command line keeps them.
-    """
-
-    async def write():
-        store = SqliteStore(Service().store_path)
-        await store.open()
-        for intent in intents:
-            await store.put(intent)
-        await store.aclose()
-
-    anyio.run(write)
-
-
-def intent(name, **known):
-    """
-    An intent of a paid create at CometAPI.
-    """
-    facts = {"payload": "0", "base_url": COMETAPI_URL, "session_id": "s", "created_at": datetime.now(UTC)}
-    return Intent(external_task_id=name, **{**facts, **known})
 
 
 def test_a_task_is_shown_to_people(run, done):
@@ -173,6 +128,7 @@ def test_a_create_that_is_not_found_is_explained(run, served, known, said):
     keep(intent("order-8", **known))
     ended = run("tasks", "show", "--external", "order-8")
     assert (1, True) == (ended.code, said in ended.err)
+    assert ("state" in known and known["state"] == "unknown") == ("kling-async tasks reconcile\n" in ended.err)
 
 
 def test_tasks_are_listed(run, served, done):

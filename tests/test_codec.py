@@ -384,6 +384,7 @@ def test_what_is_wrong_is_told_with_its_place(kind, data, problem):
         from_dict(kind, data)
     assert problem in str(refused.value)
     assert any(problem in told for told in refused.value.problems)
+    assert refused.value.__context__ is None
 
 
 @pytest.mark.parametrize("data", [None, 5, "abc", []], ids=repr)

@@ -5,22 +5,26 @@ Masks: COCO's run lengths, held against COCO's own code.
 import pickle
 import re
 import sys
-import time
 import tracemalloc
 import warnings
+from contextlib import contextmanager
 
 import numpy as np
 import PIL.Image
 import pytest
 from attrs import evolve
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as drawn
 from pycocotools import mask as coco
 
-from kling_async import DecodeError, InvalidInputError, Mask, Point
+from kling_async import DecodeError, InvalidInputError, Mask, Point, from_dict, masks
+from kling_async._endpoints import ADD
+from kling_async._replies import read
 from kling_async.masks import SIDE_LIMIT, TEXT_LIMIT, decode_runs, encode_runs
+from kling_async.transport import Response
 from tests import strategies
+from tests.rle import slow_box, slow_pixels, slow_runs
 from tests.strategies import modest
 
 VECTORS = [
@@ -193,6 +197,45 @@ def test_pixels_and_runs_agree_on_any_text(counts, height, width):
         assert flat == mask.to_array().ravel(order="F").tolist()
 
 
+near = st.text("0123456789:;<=>?@NOPTo", max_size=30) | st.builds(
+    lambda mask, at, piece: mask.counts[: at % (len(mask.counts) + 1)] + piece + mask.counts[at:],
+    strategies.masks(),
+    st.integers(0, 20),
+    st.text("01;?NOPo/p", max_size=2),
+)
+
+
+@given(near | strategies.masks().map(lambda mask: mask.counts), strategies.sides, strategies.sides, st.integers(7, 16))
+@settings(modest, max_examples=200)
+def test_a_slow_decoder_reads_the_same(counts, height, width, block):
+    """
+    Written from the format alone, it draws the same pixels and box, or refuses as well; in blocks of any size.
+    """
+    rows = slow_pixels(counts, height, width)
+    mask = Mask(object_id=0, height=height, width=width, counts=counts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masks, "BLOCK", block)
+        if rows is None:
+            for ask in (mask.to_array, lambda: mask.runs):
+                with pytest.raises(DecodeError):
+                    ask()
+        else:
+            assert rows == mask.to_array().tolist()
+            assert (slow_runs(counts), slow_box(rows)) == (list(mask.runs), mask.bbox)
+
+
+def test_a_mask_of_many_blocks_is_drawn_as_coco_draws_it():
+    """
+    Longer than what becomes numbers at once, with runs of all lengths across the joints.
+    """
+    noise = np.random.default_rng(7).random((500, 400))
+    for share in (0.5, 0.01, 0.0001):
+        array = noise < share
+        mask = of(array)
+        assert np.array_equal(array, mask.to_array())
+        assert share < 0.1 or len(mask.counts) > 5 * masks.BLOCK
+
+
 def wrapping(pixels):
     """
     Run lengths, none negative, that add up to so many pixels once 64 bits are full.
@@ -258,19 +301,73 @@ def test_the_largest_mask_is_allowed():
     assert 4 * 1024 * 1024 == len(Mask(object_id=0, height=3, width=4, counts="0" * TEXT_LIMIT).counts)
 
 
-def test_a_claim_of_many_pixels_costs_nothing():
+@contextmanager
+def costing_little():
     """
-    F49: runs that lie are refused in milliseconds and in kilobytes.
+    Refused, and with less than a mebibyte taken on the way, whatever was claimed.
     """
-    mask = Mask(object_id=0, height=SIDE_LIMIT, width=SIDE_LIMIT, counts=encode_runs([0, 2**34]))
-    tracemalloc.start()
-    began = time.process_time()
-    with pytest.raises(DecodeError):
-        mask.to_array()
-    spent, (_, peak) = time.process_time() - began, tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert spent < 0.1
+    with pytest.raises(DecodeError, match="mask"):
+        tracemalloc.start()
+        try:
+            yield
+        finally:
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
     assert peak < 2**20
+
+
+@pytest.mark.parametrize("counts", ["<", "0" * 10_000])
+def test_f49_a_claim_of_a_billion_a_side_costs_nothing(counts):
+    """
+    Made by hand, read from its plain form, and read from a reply: it is refused by its size alone.
+    """
+    body = b'{"code":0,"data":{"res":{"rle_mask_list":[{"rle_mask":{"size":[%d,%d],"counts":"%s"}}]}}}'
+    plain = {"object_id": 0, "height": 10**9, "width": 10**9, "counts": counts}
+    small, large = (Response(200, {}, body % (side, side, counts.encode())) for side in (1, 10**9))
+    read(ADD, small)  # builds what is built on first use
+    for make in (lambda: Mask(**plain), lambda: from_dict(Mask, plain), lambda: read(ADD, large)):
+        with costing_little():
+            make()
+
+
+ASKED = [
+    pytest.param(lambda mask: mask.area, id="area"),
+    pytest.param(lambda mask: mask.bbox, id="bbox"),
+    pytest.param(lambda mask: mask.contains(Point(0.5, 0.5)), id="contains"),
+    pytest.param(Mask.to_array, id="to_array"),
+]
+
+
+@pytest.mark.parametrize("ask", ASKED)
+@pytest.mark.parametrize(
+    "counts",
+    [
+        pytest.param(encode_runs([0, 2**34]), id="one-run"),
+        pytest.param(encode_runs([0, 2**34]) + "0" * 100_000, id="and-many-after-it"),
+        pytest.param(encode_runs([2**25] * 100_000), id="many-runs"),
+        pytest.param(encode_runs([8192, 8192, -1]) + "0" * 100_000, id="one-below-nothing"),
+    ],
+)
+def test_f49_runs_that_leave_the_mask_cost_nothing(ask, counts):
+    """
+    The first run too many ends it: neither its pixels nor the runs behind it are made.
+    """
+    mask = Mask(object_id=0, height=SIDE_LIMIT, width=SIDE_LIMIT, counts=counts)
+    with costing_little():
+        ask(mask)
+
+
+@pytest.mark.parametrize("ask", ASKED)
+@pytest.mark.parametrize("cut", [1, 2, 5, 40])
+def test_f49_counts_that_were_cut_short_are_refused(ask, cut):
+    """
+    Within a number or between two, they do not fill the mask.
+    """
+    whole = encode_runs([100, 2**20] * 20 + [8192**2 - 20 * (2**20 + 100)])
+    assert 20 * 2**20 == Mask(object_id=0, height=SIDE_LIMIT, width=SIDE_LIMIT, counts=whole).area
+    mask = Mask(object_id=0, height=SIDE_LIMIT, width=SIDE_LIMIT, counts=whole[:-cut])
+    with costing_little():
+        ask(mask)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ Deliveries of every kind: what the sender hears, what `on_task` gets, and how of
 
 import logging
 import time
+import tracemalloc
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import anyio
@@ -13,9 +15,10 @@ from attrs import define, field
 
 from kling_async import ApiKey, ClosedError, Inbox, KlingClient
 from kling_async import _receiver as receiver
+from kling_async._auth import webhook_token
 from kling_async._hints import BODY_MOST
 from kling_async.simulator import Fault, Shape, Simulator
-from kling_async.webhooks import webhook_app
+from kling_async.webhooks import aiohttp_handler, webhook_app
 from tests.delivering import HOOK, JSON, KLING, payload, post, shop
 from tests.doubles import KEY, Script, task_reply
 from tests.test_signatures import OTHER, SECRET, signed
@@ -95,6 +98,138 @@ async def test_what_is_wrong_from_outside_is_answered_before_anything_is_read():
         assert wrong[0] == wrong[1]
 
 
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda key, token, stranger: f"{key}.{stranger}",
+        lambda key, token, stranger: f"order-18.{token}",
+        lambda key, token, stranger: f"{key}.{token[1:]}A",
+        lambda key, token, stranger: f"{key}.{'A' * 32}",
+        lambda key, token, stranger: key,
+    ],
+    ids=["other-credentials", "other-task", "changed", "made-up", "none"],
+)
+async def test_f50_a_forged_token_is_as_good_as_no_path(forge):
+    """
+    It is answered word for word as a path that was never told, before a byte of the body is read.
+    """
+    async with shop(task_seconds=0) as made:
+        task = await made.order("order-17")
+        token = made.path.rpartition(".")[2]
+        forged = forge("order-17", token, webhook_token(ApiKey("sk-another"), "order-17"))
+        answers = []
+        for name in (forged, "nothing"):
+
+            async def read():
+                pytest.fail("was read")
+
+            actor = receiver.Receiver(made.inbox, (), made.finish)
+            answers.append(await actor.answer("POST", name, JSON, read))
+            reply = await post(made.app, f"/kling/{name}", payload(task.task_id, key="order-17"), root="/kling")
+            assert (404, "not found") == (reply.status, reply.text)
+        assert [receiver.NOT_FOUND] * 2 == answers
+        assert (0, [], 0) == (made.looks, made.told, made.inbox.last(task.task_id, "order-17"))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda body, now: signed(body + b" ", now=now),
+        lambda body, now: signed(body, now=now, secret=OTHER),
+        lambda body, now: {**signed(body, now=now), "webhook-id": "msg-2"},
+        lambda body, now: {**signed(body, now=now), "webhook-timestamp": f"{int(now) + 1}"},
+        lambda body, now: {},
+    ],
+    ids=["of-another-body", "by-another-secret", "for-another-id", "for-another-time", "none"],
+)
+async def test_f50_a_bad_signature_is_refused(spoil):
+    """
+    With 401, whatever the token; nobody is woken, and no query is made.
+    """
+    async with shop(task_seconds=0, secret=SECRET) as made:
+        task = await made.order("order-17")
+        body = payload(task.task_id, key="order-17")
+        reply = await post(made.app, made.path, body, headers={**JSON, **spoil(body, time.time())}, root="/kling")
+        assert (401, "the signature does not verify") == (reply.status, reply.text)
+        assert (0, [], 0) == (made.looks, made.told, made.inbox.last(task.task_id, "order-17"))
+
+
+@pytest.mark.parametrize("off", [-301, -86_400, 302])
+async def test_f50_an_old_timestamp_is_refused(off):
+    """
+    However well it is signed: more than five minutes ago, or ahead.
+    """
+    async with shop(task_seconds=0, secret=SECRET) as made:
+        task = await made.order("order-17")
+        body = payload(task.task_id, key="order-17")
+        headers = {**JSON, **signed(body, now=time.time() + off)}
+        assert 401 == (await post(made.app, made.path, body, headers=headers, root="/kling")).status
+        assert (0, []) == (made.looks, made.told)
+
+
+@define
+class Endless:
+    """
+    A sender that has a gibibyte to say, in pieces of 64 KiB.
+    """
+
+    taken: int = 0
+
+    def iter_any(self):
+        """
+        As aiohttp has it.
+        """
+        return self
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        return self.piece()
+
+    async def receive(self):
+        """
+        As ASGI has it.
+        """
+        return {"type": "http.request", "body": self.piece(), "more_body": True}
+
+    def piece(self):
+        assert self.taken < 2**24, "as much as there is"
+        self.taken += 65536
+        return bytes(65536)
+
+
+@pytest.mark.parametrize("server", ["asgi", "aiohttp"])
+async def test_f50_a_body_of_a_gibibyte_is_refused_after_a_quarter_of_a_mebibyte(server):
+    """
+    With 413; nothing is asked for after the first piece too many, and what was taken stays small.
+    """
+    async with shop(task_seconds=0) as made:
+        await made.order()
+        body, sent, handler = Endless(), [], aiohttp_handler(made.inbox)
+
+        async def send(message):
+            sent.append(message)
+
+        tracemalloc.start()
+        try:
+            if server == "asgi":
+                raw = [(b"content-type", b"application/json")]
+                scope = {"type": "http", "method": "POST", "path": made.path, "root_path": "/kling", "headers": raw}
+                await made.app(scope, body.receive, send)
+                status = sent[0]["status"]
+            else:
+                request = SimpleNamespace(method="POST", path=made.path, headers=JSON, content=body)
+                status = (await handler(request)).status
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert 413 == status
+        assert BODY_MOST < body.taken <= BODY_MOST + 65536
+        assert peak < 2 * 2**20
+        assert (0, []) == (made.looks, made.told)
+
+
 async def test_the_body_is_not_read_before_the_token_was_right():
     """
     A stranger cannot make us take in a byte.
@@ -124,7 +259,7 @@ async def test_while_no_client_is_open_the_sender_must_come_again():
         assert (503, "come again", AGAIN) == (reply.status, reply.text, reply.headers)
 
 
-async def test_a_hundred_replays_are_one_query_and_one_call():
+async def test_f50_a_hundred_replays_are_one_query_and_one_call():
     """
     One after the other and all at once.
     """
@@ -144,7 +279,7 @@ async def test_a_hundred_replays_are_one_query_and_one_call():
         assert (1, ["succeed"]) == (made.looks, made.statuses)
 
 
-async def test_replays_wake_nobody_twice_where_nothing_is_told():
+async def test_f50_replays_wake_nobody_twice_where_nothing_is_told():
     """
     Without an `on_task`, the same body again is no hint; another body is.
     """
@@ -180,7 +315,7 @@ async def test_forged_floods_cannot_spend_our_quota():
         assert ["submitted"] == made.statuses
 
 
-async def test_states_come_in_order_and_the_end_is_never_left():
+async def test_f50_states_come_in_order_and_the_end_is_never_left():
     """
     Each new status once; a late delivery of an earlier one costs no query.
     """
@@ -217,7 +352,7 @@ async def scripted(*steps, secret=None, told=None, trouble=None):
     return answers, told
 
 
-async def test_a_state_that_steps_back_is_not_told():
+async def test_f50_a_state_that_steps_back_is_not_told():
     """
     Replicas of the service may lag: what is older than what we know is answered with 200 and dropped.
     """
@@ -315,7 +450,7 @@ class Late:
         return reply
 
 
-async def test_a_delivery_before_the_creates_own_reply_is_adopted():
+async def test_f50_a_delivery_before_the_creates_own_reply_is_adopted():
     """
     The service accepts, posts, and only then answers: our query finds the task, and `wait` looks at once.
     """

@@ -11,10 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kling_async import AuthenticationError, InvalidRequestError, KlingError, SelectionRejectedError, errors, to_dict
+from kling_async import (
+    APIError,
+    AuthenticationError,
+    DecodeError,
+    InvalidRequestError,
+    KlingError,
+    SelectionRejectedError,
+    ServerError,
+    errors,
+    to_dict,
+)
 from kling_async._endpoints import ADD, CLEAR, CREATE, DELETE, ENDPOINTS, GET, INIT, LIST, PREVIEW
 from kling_async._refusals import QUOTED
-from kling_async._replies import read, unwrap
+from kling_async._replies import PARTS_MOST, TASKS_MOST, read, unwrap
 from kling_async.transport import Response
 from tests import strategies
 from tests.strategies import modest
@@ -122,6 +132,82 @@ def test_whatever_comes_is_a_model_or_an_error_of_ours(reply, endpoint):
     assert len(text) < 5 * QUOTED
     assert longest_quote(text, reply.body.decode(errors="replace")) <= QUOTED
     assert text.isprintable()
+
+
+NESTED = [opened * 1020 + "0" + closed * 1020 for opened, closed in (("[", "]"), ('{"data":', "}"))]
+
+
+@pytest.mark.parametrize("nested", NESTED, ids=["arrays", "objects"])
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.path)
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"code":1201,"message":%s}',
+        '{"code":1201,"message":"x","request_id":%s}',
+        '{"error":{"type":%s}}',
+        '{"code":0,"data":{"status":%s}}',
+        '{"code":0,"data":{"session_id":"1","width":%s}}',
+        '{"code":0,"data":{"task_id":"1","task_status":"x","final_unit_deduction":%s}}',
+        '{"code":0,"data":{"res":{"frame_index":%s}}}',
+        "%s",
+    ],
+)
+def test_what_is_nested_too_deep_is_refused(body, endpoint, nested):
+    """
+    Python can neither show nor pickle such a value, so none is let in: as an answer, or as a refusal's reason.
+    """
+    for text, status in ((body % nested, 200), (body % nested, 500)):
+        with pytest.raises(DecodeError if status == 200 else APIError) as refused:
+            read(endpoint, Response(status, {}, text.encode()))
+        assert text.startswith("[") or status == 500 or "nested deeper than 100" in str(refused.value)
+        assert status == refused.value.status
+
+
+@pytest.mark.parametrize("nested", NESTED, ids=["arrays", "objects"])
+def test_what_is_nested_too_deep_inside_a_message_stays_text(nested):
+    """
+    A gateway's message may hold a body as text, which is read only where that can be shown.
+    """
+    message = f'{{"code":1002,"message":{nested}}}'
+    with pytest.raises(ServerError) as refused:
+        unwrap(Response(500, {}, orjson.dumps({"code": "do_request_failed", "message": message})))
+    assert message[:100] == refused.value.message[:100]
+
+
+def test_a_reply_may_be_a_hundred_deep():
+    """
+    Objects and arrays count alike; one more is too many, and brackets within text are none.
+    """
+    for levels, text in ((97, "1"), (0, f'"{"[" * 500}"'), (50, "[" + "[1]," * 200 + "1]")):
+        body = f'{{"code":0,"data":{{"task_id":"1","task_status":"x","more":{"[" * levels}{text}{"]" * levels}}}}}'
+        assert "1" == read(GET, Response(200, {}, body.encode())).task_id
+    body = f'{{"code":0,"data":{{"task_id":"1","task_status":"x","more":{"[" * 99}{"]" * 99}}}}}'
+    with pytest.raises(DecodeError, match="HTTP 200 with a reply nested deeper than 100"):
+        read(GET, Response(200, {}, body.encode()))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "data", "most", "what"),
+    [
+        (ADD, {"res": {"rle_mask_list": [{}]}}, PARTS_MOST, "masks"),
+        (GET, {"task_id": "1", "task_status": "x", "task_result": {"videos": [{}]}}, PARTS_MOST, "videos"),
+        (LIST, [{"task_id": "1", "task_status": "x"}], TASKS_MOST, "tasks"),
+    ],
+)
+def test_lists_without_end_are_refused_by_their_length(endpoint, data, most, what):
+    """
+    What takes megabytes to send would take gigabytes and minutes to find wrong item by item.
+    """
+
+    def grown(value, count):
+        if isinstance(value, list):
+            return value * count
+        return {name: grown(inner, count) for name, inner in value.items()} if isinstance(value, dict) else value
+
+    many, enough = (Response(200, {}, orjson.dumps({"data": grown(data, count)})) for count in (most + 1, most))
+    with pytest.raises(DecodeError, match=f"lists {most + 1} {what}, more than {most}"):
+        read(endpoint, many)
+    assert what == "masks" or read(endpoint, enough)
 
 
 @pytest.mark.parametrize(

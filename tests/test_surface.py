@@ -41,6 +41,7 @@ LAYERS = {
     "wires": ["_parts", "_download", "_routes", "_flights", "_aiohttp", "_bridge", "_open"],
     "flows": [
         "slots",
+        "_shelter",
         "_sqlite",
         "stores",
         "_lease",

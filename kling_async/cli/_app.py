@@ -11,9 +11,9 @@ from cyclopts import App, CycloptsError, Parameter
 
 import kling_async
 
-from . import _edit, _tasks
+from . import _edit, _reconcile, _tasks
 from ._codes import Exit
-from ._order import Order
+from ._order import DOUBT, Order
 from ._run import run
 from ._service import APP, Service, Underway
 from ._show import Show
@@ -266,3 +266,21 @@ def download(
     show, underway = Show(json=json), Underway(service=service)
     work = partial(_tasks.download, name, out, force=force, service=service, show=show, underway=underway)
     return run(work, show, underway)
+
+
+@tasks.command(name="reconcile")
+def reconcile(*, doubt: float = DOUBT, service: Service | None = None, json: Json = False) -> int:
+    """
+    Look for the paid creates kept here of which nobody knows what became; nothing is sent again.
+
+    These are the ones that got no usable answer, or whose command was stopped before it came.
+
+    Args:
+        doubt: Seconds for which each is looked for; two are enough for one that was sent long ago.
+        service: Where.
+        json: One JSON object per line on stdout, for programs.
+    """
+    service = service or Service()
+    show = Show(json=json)
+    work = partial(_reconcile.reconcile, doubt, service=service, show=show)
+    return run(work, show, Underway(service=service, idle="What was not found yet stays in doubt."))

@@ -168,7 +168,6 @@ def _kept(path: Path, intents: tuple[Intent, ...], service: Service) -> Finding:
     said = f"{path}, {len(intents)} paid creates kept, {len(doubtful)} of them in doubt"
     if not doubtful:
         return Finding("state", Verdict.OK, said, facts=facts)
-    first = doubtful[0]
-    there = Service(base_url=first.base_url, state=service.state)
-    look = there.command("tasks", "show", "--external", first.external_task_id)
-    return Finding("state", Verdict.WARNING, said, advice=f"Look for the latest:  {look}", facts=facts)
+    hosts = dict.fromkeys(intent.base_url for intent in doubtful)
+    settle = [Service(base_url=url, state=service.state).command("tasks", "reconcile") for url in hosts]
+    return Finding("state", Verdict.WARNING, said, advice=f"Look for them:  {'; '.join(settle)}", facts=facts)

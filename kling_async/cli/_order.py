@@ -18,9 +18,13 @@ from kling_async.errors import InvalidInputError
 from kling_async.models import Marks
 from kling_async.pictures import Image
 from kling_async.points import Point
+from kling_async.policy import RetryPolicy
 
 from ._codes import UsageError
 from ._ending import check_target
+
+DOUBT = RetryPolicy().doubt
+"""Seconds for which the library looks for the task of a create without an answer."""
 
 _SPOT = re.compile(r"(\d+):(-?\d*\.?\d+),(-?\d*\.?\d+)")
 
@@ -60,6 +64,8 @@ class Order:
     """Do not ask before the paid call."""
     key: str | None = None
     """An id of yours for this one paid run (external_task_id): the same command again then pays nothing more."""
+    doubt: float = DOUBT
+    """Seconds for which the task is looked for when no answer came to the paid call; that is not sent again."""
 
     @property
     def marks(self) -> Marks:
@@ -101,6 +107,16 @@ class Order:
         if not isinstance(edit, Addition) and not self.point:
             raise UsageError(f"a {edit.edit_mode} needs --point FRAME:X,Y, such as --point 40:0.80,0.53")
         return edit if self.prompt is None else evolve(edit, prompt=self.prompt)
+
+    @property
+    def retry(self) -> RetryPolicy:
+        """
+        How long a create without an answer is looked for.
+
+        Raises:
+            InvalidInputError: It is no number of seconds.
+        """
+        return RetryPolicy(doubt=self.doubt)
 
     def _check(self, *, images: bool, with_: bool, text: str) -> None:
         if not (images and with_):

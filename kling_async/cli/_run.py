@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import anyio
 
-from kling_async.errors import KlingError, KlingWarning
+from kling_async.errors import KlingError, KlingWarning, UnknownOutcomeError
 
 from ._codes import Exit, exit_code
 from ._service import Underway
@@ -91,18 +91,19 @@ def _interrupted(show: Show, underway: Underway) -> int:
 
 def _failed(error: KlingError | OSError, show: Show, underway: Underway) -> int:
     code = exit_code(error)
+    # An unknown outcome speaks of the create itself, and says better what to do.
+    left = underway.lines if underway.take_up and not isinstance(error, UnknownOutcomeError) else ()
     if isinstance(error, BrokenPipeError):
         # As with `| head`: not worth a word, unless something goes on that was paid for.
         show.unheard()
     else:
-        _explained(error, code, show, underway)
-    if underway.take_up:
-        # That a create was on its way has been said by the error itself.
-        show.advice(" ".join(underway.lines[-1:] if underway.sending else underway.lines))
+        _explained(error, code, show, underway, advise=not left)
+    if left:
+        show.advice(" ".join(left))
     return code
 
 
-def _explained(error: KlingError | OSError, code: Exit, show: Show, underway: Underway) -> None:
+def _explained(error: KlingError | OSError, code: Exit, show: Show, underway: Underway, *, advise: bool) -> None:
     """A line for what happened, and one for what to do, which is to take up what still runs where something does."""
     told = words(error, underway.service)
     look = f"Look closer:  {underway.service.command('doctor')}" if told.look else ""
@@ -110,7 +111,7 @@ def _explained(error: KlingError | OSError, code: Exit, show: Show, underway: Un
     facts = {"error": type(error).__name__, "message": told.what, "advice": advice, "exit_code": code}
     show.event("error", {**underway.facts, **told.facts, **facts})
     show.error(told.what)
-    if advice and not underway.take_up:
+    if advice and advise:
         show.advice(advice)
 
 

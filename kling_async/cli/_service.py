@@ -78,11 +78,14 @@ class Address:
 @define
 class Store(SqliteStore):
     """
-    Intents on disk; it tells of a create just before that is sent.
+    Intents on disk; it tells of a create just before that is sent, and when what became of it is not known.
     """
 
     told: Callable[[str], None] = field(default=lambda _name: None, kw_only=True, repr=False)
-    """Called with the external id."""
+    """Called with the external id of a create that is about to be sent."""
+    doubted: Callable[[str], None] = field(default=lambda _name: None, kw_only=True, repr=False)
+    """Called with the external id of a create whose task is looked for, once for each."""
+    _doubtful: set[str] = field(factory=set, init=False, repr=False)
 
     async def put(self, intent: Intent) -> bool:
         """
@@ -94,6 +97,10 @@ class Store(SqliteStore):
         written = await super().put(intent)
         if written and intent.state == "sending" and intent.attempts == 1:
             self.told(intent.external_task_id)
+        # Each look at a create in doubt is written down too.
+        if written and intent.state == "unknown" and intent.external_task_id not in self._doubtful:
+            self._doubtful.add(intent.external_task_id)
+            self.doubted(intent.external_task_id)
         return written
 
 
@@ -154,16 +161,20 @@ class Service:
             raise CredentialsError(f"{name} {error.reason}" if name else f"no usable key: {error.reason}") from error
         return credentials
 
-    def client(self, *, poll: PollPolicy | None = None) -> tuple[KlingClient, Store]:
+    def client(self, *, poll: PollPolicy | None = None, retry: RetryPolicy | None = None) -> tuple[KlingClient, Store]:
         """
         A client with the environment's key, and the store that it will open.
+
+        Args:
+            poll: As of a client.
+            retry: As of a client.
 
         Raises:
             CredentialsError: There is no usable key.
             InvalidInputError: The base URL makes no sense.
         """
         store = Store(self.store_path)
-        return self.opening(self.credentials(), store=store, poll=poll), store
+        return self.opening(self.credentials(), store=store, poll=poll, retry=retry), store
 
     def opening(
         self,
@@ -255,7 +266,7 @@ class Underway:
         The command that takes it up; None where nothing runs.
         """
         if self.sending and self.external_task_id:
-            return self.service.command("tasks", "show", "--external", self.external_task_id)
+            return self.service.command("tasks", "reconcile")
         if self.task is None or self.task.status == "failed":
             return None
         verb = "download" if self.task.done else "wait"

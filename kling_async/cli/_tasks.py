@@ -25,7 +25,7 @@ INTENTS_MOST = 500_000
 """As many as a list of tasks can hold: 1,000 pages of 500."""
 
 
-async def find(client: KlingClient, store: SqliteStore, name: str) -> Task:
+async def find(client: KlingClient, store: SqliteStore, name: str, *, service: Service) -> Task:
     """
     A task by its id, or by the external id of its create.
 
@@ -33,6 +33,7 @@ async def find(client: KlingClient, store: SqliteStore, name: str) -> Task:
         client: An open client.
         store: Its store.
         name: Either id.
+        service: Whom the client speaks to.
 
     Raises:
         NotFoundError: There is none; what is kept here of its create is in the error's notes.
@@ -46,15 +47,15 @@ async def find(client: KlingClient, store: SqliteStore, name: str) -> Task:
     try:
         return await client.get_task(external_task_id=name)
     except NotFoundError as error:
-        error.add_note(_doubt(intent))
+        error.add_note(_doubt(intent, service))
         raise
 
 
-def _doubt(intent: Intent) -> str:
+def _doubt(intent: Intent, service: Service) -> str:
     if intent.first_sent_at is None or intent.state in SENDABLE:
         return f"Nothing was created: the create {intent.external_task_id} never got through."
-    sent = _time(intent.first_sent_at)
-    return f"Its create was sent on {sent}, and no answer came: look in the provider's console before you pay again."
+    sent, look = moment(intent.first_sent_at), service.command("tasks", "reconcile")
+    return f"Its create was sent on {sent}, and no answer came. Look for it in every way:  {look}"
 
 
 async def show_task(task_id: str | None, external: str | None, *, service: Service, show: Show) -> None:
@@ -75,7 +76,7 @@ async def show_task(task_id: str | None, external: str | None, *, service: Servi
         raise UsageError("give a task id, or --external with the id of its create")
     client, store = service.client()
     async with client:
-        task = await (client.get_task(task_id) if external is None else find(client, store, external))
+        task = await (client.get_task(task_id) if external is None else find(client, store, external, service=service))
     show.event("task", task_facts(task))
     show.rows(_described(task))
 
@@ -85,8 +86,8 @@ def _described(task: Task) -> list[tuple[str, str]]:
         ("task", task.task_id),
         ("status", f"{task.status}: {task.status_message}" if task.status_message else task.status),
         ("external", task.external_task_id),
-        ("created", _time(task.created_at)),
-        ("updated", _time(task.updated_at)),
+        ("created", moment(task.created_at)),
+        ("updated", moment(task.updated_at)),
         ("cost", cost(task).removeprefix("cost ") if task.done else ""),
     ]
     for video in task.videos:
@@ -100,8 +101,14 @@ def _described(task: Task) -> list[tuple[str, str]]:
     return [(name, value) for name, value in rows if value]
 
 
-def _time(moment: datetime | None) -> str:
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else ""
+def moment(when: datetime | None) -> str:
+    """
+    A time as people here read it; empty for none.
+
+    Args:
+        when: It, in any zone.
+    """
+    return when.astimezone().strftime("%Y-%m-%d %H:%M:%S") if when else ""
 
 
 @frozen(kw_only=True)
@@ -179,7 +186,7 @@ async def _listed(client: KlingClient, listing: Listing) -> list[Task]:
 def _row(task: Task) -> tuple[str, ...]:
     videos = " ".join(video.video_id for video in task.videos if video.video_id)
     units = "" if task.units is None else f"{task.units}"
-    return task.task_id, task.status, _time(task.created_at), units, videos, task.external_task_id or ""
+    return task.task_id, task.status, moment(task.created_at), units, videos, task.external_task_id or ""
 
 
 def _list_intents(intents: list[Intent], show: Show) -> None:
@@ -193,7 +200,7 @@ def _list_intents(intents: list[Intent], show: Show) -> None:
             "base_url": intent.base_url,
         }
         show.event("intent", facts)
-    rows = [(kept.task_id or "", kept.state, _time(kept.created_at), kept.external_task_id) for kept in intents]
+    rows = [(kept.task_id or "", kept.state, moment(kept.created_at), kept.external_task_id) for kept in intents]
     _put(("task", "create", "meant", "external id"), rows, show)
 
 
@@ -224,7 +231,7 @@ async def wait(name: str, out: Path | None, *, force: bool, service: Service, sh
     underway.out, underway.force = out, force
     client, store = service.client()
     async with client:
-        task = await find(client, store, name)
+        task = await find(client, store, name, service=service)
         underway.seen(task)
         task = await waited(client, task, show=show, underway=underway)
         if out is None:
@@ -258,7 +265,7 @@ async def download(
     underway.out, underway.force = out, force
     client, store = service.client()
     async with client:
-        task = await find(client, store, name)
+        task = await find(client, store, name, service=service)
         underway.seen(task)
         if not task.done:
             raise UsageError(f"task {task.task_id} is still {task.status}")

@@ -41,6 +41,7 @@ NO_TASK = frozenset({1203, "task_not_exist"})
 
 _OPTIONS = {
     "external_task_id": "--key",
+    "doubt": "--doubt",
     "frame_index": "--point",
     "host and port": "--port",
     "image": "--image",
@@ -143,9 +144,14 @@ def _failed(error: TaskFailedError, _service: Service) -> Told:
 @_told.register
 def _unknown(error: UnknownOutcomeError, service: Service) -> Told:
     sent = error.first_sent_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    look = service.command("tasks", "show", "--external", error.external_task_id)
-    what = f"no answer came to the paid create {error.external_task_id}, sent {sent}: a task may exist and be charged"
-    return Told(f"{what}, so look before you pay again", f"Look for it:  {look}")
+    what = f"no usable answer came to the paid create {error.external_task_id}, sent {sent}"
+    look = service.command("tasks", "reconcile")
+    facts = {"external_task_id": error.external_task_id, "absent": error.absent}
+    if error.absent:
+        shown = "the service finds tasks by such ids and shows none, so most likely nothing was paid"
+        return Told(f"{what}: {shown}", f"Before you pay again, under another --key, make sure:  {look}", facts=facts)
+    shown = "its task was not found, and may exist and be charged all the same"
+    return Told(f"{what}: {shown}", f"Before you pay again, look for it once more:  {look}", facts=facts)
 
 
 @_told.register

@@ -121,6 +121,7 @@ async def _broken(request: web.Request, outcome: Broken) -> web.StreamResponse:
     response = web.StreamResponse(headers={"connection": "close"})
     if outcome.response is not None:
         body = outcome.response.body
+        response.set_status(outcome.response.status)
         response.headers.update(outcome.response.headers)
         response.content_length = len(body)
         await response.prepare(request)

@@ -16,7 +16,7 @@ from attrs import define, field
 
 from kling_async._download import Saving
 from kling_async.errors import ClosedError, DownloadError, LostReplyError, NotSentError
-from kling_async.transport import Progress, Request, Response
+from kling_async.transport import Progress, Request, Response, Saved
 
 from ._desk import Desk
 from ._faults import Broken, Outcome
@@ -87,41 +87,43 @@ class LocalTransport:
         await anyio.lowlevel.checkpoint()
         return visit.outcome
 
-    async def download(self, url: str, path: Path, *, overwrite: bool = False, progress: Progress | None = None) -> int:
+    async def download(
+        self, url: str, path: Path, *, overwrite: bool = False, progress: Progress | None = None
+    ) -> Saved:
         """
-        Fetch one of the simulator's own files, and return its length.
+        Fetch one of the simulator's own files.
 
         Raises:
-            DownloadError: The simulator has no such file, or a fault met the download; nothing was written.
+            DownloadError: The simulator has no such file, or a fault met the download; it has no name then.
             InvalidInputError: The path cannot be written to.
             ClosedError: The transport was closed.
         """
         async with Saving(Path(path), overwrite=overwrite) as saving:
-            whole, sent, status = await self._fetch(url)
-            return await saving.take(_Pieces(sent), total=len(whole), status=status, progress=progress)
+            while True:
+                whole, sent = await self._fetch(url, saving.asking)
+                headers = {"content-length": str(len(whole.body)), **whole.headers}
+                if await saving.accepts(whole.status, headers):
+                    return await saving.take(_Pieces(sent), progress=progress)
 
-    async def _fetch(self, url: str) -> tuple[bytes, bytes, int]:
+    async def _fetch(self, url: str, asking: dict[str, str]) -> tuple[Response, bytes]:
         """
-        The whole body, what of it is sent, and the status that comes with it.
+        The reply as it should be, and what is sent of its body.
         """
         for _ in range(_REDIRECTS):
             if self._desk.machine.shelf.link(url) is None:
                 raise DownloadError(f"this is not the simulator's: {url.partition('?')[0]}", status=404)
-            outcome = await self._visit(Request("GET", url))
-            if isinstance(outcome, Broken):
-                if outcome.how == "hang":
-                    await anyio.sleep_forever()
-                if outcome.response is None:
-                    raise DownloadError("the simulator cut the connection; download again")
-                body, status = outcome.response.body, outcome.response.status
-                return body, body[: len(body) // 2], status
-            if outcome.status >= 400:
-                advice = "; the link may have expired: get the task again" if outcome.status in {403, 404} else ""
-                text = f"HTTP {outcome.status} for {url.partition('?')[0]}{advice}"
-                raise DownloadError(text, status=outcome.status)
-            if "location" not in outcome.headers:
-                return outcome.body, outcome.body, outcome.status
-            url = urljoin(url, outcome.headers["location"])
+            outcome = await self._visit(Request("GET", url, asking))
+            reply = outcome.response if isinstance(outcome, Broken) else outcome
+            if isinstance(outcome, Broken) and outcome.how == "hang":
+                await anyio.sleep_forever()
+            if reply is None:
+                raise DownloadError("the simulator cut the connection; download again")
+            if reply.status in ({200, 206, 416} if asking else {200}):
+                return reply, reply.body[: len(reply.body) // 2] if isinstance(outcome, Broken) else reply.body
+            if reply.status >= 400 or "location" not in reply.headers:
+                advice = "; the link may have expired: get the task again" if reply.status in {403, 404} else ""
+                raise DownloadError(f"HTTP {reply.status} for {url.partition('?')[0]}{advice}", status=reply.status)
+            url = urljoin(url, reply.headers["location"])
         raise DownloadError(f"more than {_REDIRECTS} redirects; the last leads to {url.partition('?')[0]}")
 
     async def aclose(self) -> None:

@@ -32,6 +32,8 @@ class Seen:
     """
     with_key: bool = False
     """Whether an Authorization field came along."""
+    range: str | None = None
+    """The Range field: a download that goes on where another broke off says `bytes=N-`."""
     fault: str | None = None
     """The kind of the fault that met it."""
     status: int | None = None

@@ -18,6 +18,7 @@ from ._answers import RefusalError, accepted, created, looked, no_task, refusal,
 from ._faults import Broken, Fault, Outcome, Script
 from ._log import Seen
 from ._openapi import document
+from ._ranges import handed_out
 from ._routes import Call
 from ._scenes import Sight
 from ._selections import Data, Selections
@@ -110,6 +111,7 @@ class Machine:
             json=call.body,
             endpoint=call.name,
             with_key=call.key is not None,
+            range=call.range,
             fault=fault.kind if fault else None,
         )
 
@@ -205,4 +207,5 @@ class Machine:
             return Response(404, {"content-type": "text/plain"}, b"no such file")
         if self.shelf.dead(file, Link(call.item, call.query), self.now):
             return Response(403, {"content-type": "application/xml"}, _EXPIRED)
-        return Response(200, {"content-type": kind_of(call.item)}, contents(file.content))
+        body = contents(file.content)
+        return handed_out(body, kind_of(call.item), wanted=call.range, if_range=call.if_range)

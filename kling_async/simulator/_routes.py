@@ -66,6 +66,10 @@ class Call:
     """What its JSON says; None where it is none."""
     key: str | None = field(repr=False)
     """What stands in the Authorization field; None where there is none."""
+    range: str | None
+    """What stands in the Range field."""
+    if_range: str | None
+    """What stands in the If-Range field."""
     origin: str
     """Scheme and host by which the caller knows the simulator."""
     allowed: tuple[str, ...]
@@ -89,6 +93,8 @@ class Call:
             item=item,
             body=_json(request.body),
             key=fields.get("authorization"),
+            range=fields.get("range"),
+            if_range=fields.get("if-range"),
             origin=origin,
             allowed=() if item else tuple(calls),
             shape=shape,

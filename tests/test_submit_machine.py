@@ -1,0 +1,192 @@
+"""
+The paid create under everything that can go wrong at once: no id is charged twice, and nobody is told a lie.
+"""
+
+import math
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as some
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from kling_async._exchange import log
+from tests.submitting import COMET, CREATE, DIRECT, GET, LEASE, OPERATIONS, RELAY, Call, Trouble, Ways, World
+
+EXAMPLES, LONG = 400, 10_000
+
+
+def one_of(*values):
+    """
+    One of these; what stands here twice comes twice as often.
+    """
+    return some.sampled_from(values)
+
+
+@some.composite
+def ways(draw):
+    """
+    A host, and how it is called.
+    """
+    doubt = draw(one_of(90.0, 90.0, 12.0, 2.0))
+    return Ways(
+        backend=draw(one_of("asyncio", "asyncio", "asyncio", "asyncio", "trio")),
+        store=draw(one_of("memory", "memory", "memory", "sqlite")),
+        base_url=draw(one_of(RELAY, DIRECT, COMET)),
+        external_ids=draw(one_of("repeatable", "repeatable", "repeatable", "repeatable", "unique", "dropped")),
+        envelope=draw(one_of("raw", "raw", "raw", "raw", "wrapped1", "flat")),
+        finds=draw(one_of(True, True, True, False)),
+        lag=draw(one_of(0.0, 0.0, 5.0, doubt + 50)),
+        lists=draw(some.booleans()),
+        proven=draw(some.booleans()),
+        on_unknown=draw(one_of("raise", "resend")),
+        doubt=doubt,
+        attempts=draw(one_of(1, 3)),
+    )
+
+
+WHERE = one_of(*OPERATIONS, "put sending", "POST", "POST done", "put unknown")
+NTH = one_of(0, 0, 0, 0, 1, 2)
+HOLDS = some.builds(
+    Trouble,
+    one_of("put intent", "put sending", "POST", "POST done", "GET", "put unknown", "put absent", "put refused"),
+    some.just("hold"),
+    nth=NTH,
+)
+TROUBLES = some.one_of(
+    HOLDS,
+    some.builds(Trouble, WHERE, some.just("pause"), seconds=one_of(LEASE + 100, 100.0, 2000.0), nth=NTH),
+    some.builds(Trouble, WHERE, one_of("kill", "cancel", "cut", "fail", "down", "torn"), seconds=one_of(0.0, 1.0), nth=NTH),
+)
+CREATES = some.lists(one_of(None, None, "lost", "lost", "cut", *CREATE), max_size=3)
+GETS = some.one_of(
+    some.just([]),
+    some.just([]),
+    some.lists(one_of(None, *GET), max_size=6),
+    some.builds(lambda down, wrong: ["5000"] * down + ["missing"] * wrong, some.integers(0, 12), some.integers(1, 2)),
+)
+KEYS = one_of("order-0", "order-0", "order-0", "order-0", "order-1", None, "drawn")
+GIVEN = one_of("order-0", "order-0", "order-1", "drawn")
+
+
+def calls(what, keys=KEYS, troubles=TROUBLES, most=2):
+    """
+    Calls of one kind.
+    """
+    return some.builds(
+        Call,
+        what=some.just(what),
+        slot=some.integers(0, 1),
+        key=keys,
+        other=one_of(*[False] * 15, True),
+        patience=one_of(*[math.inf] * 7, 0.2, 3.0, 30.0),
+        troubles=some.lists(troubles, max_size=most).map(tuple),
+    )
+
+
+def started(call, starts):
+    """
+    The same call, begun later.
+    """
+    call.starts = starts
+    return call
+
+
+FIRST = some.just("order-0")
+SENDING = calls("create")
+ASKING = some.one_of(calls("known", GIVEN), calls("reconcile", GIVEN), calls("hint", GIVEN), calls("wait", GIVEN))
+AT_ONCE = some.lists(
+    some.builds(started, some.one_of(SENDING, SENDING, ASKING), one_of(0.0, 0.0, 0.3, 3.0, 70.0, LEASE + 10)),
+    min_size=2,
+    max_size=3,
+)
+
+
+class Submit(RuleBasedStateMachine):
+    """
+    Processes in two slots with one store, and another place to go on at; the world judges each of their steps.
+    """
+
+    world = None
+
+    @initialize(ways=ways())
+    def begin(self, ways):
+        self.world = World(ways)
+
+    @rule(call=SENDING, create=CREATES, get=GETS)
+    def send(self, call, create, get):
+        self.world.step(call, create=create, get=get)
+
+    @rule(call=calls("create", FIRST, most=1), create=CREATES, get=GETS)
+    def send_again(self, call, create, get):
+        self.world.step(call, create=create, get=get)
+
+    @rule(calls=AT_ONCE, create=CREATES, get=GETS)
+    def at_once(self, calls, create, get):
+        self.world.step(*calls, create=create, get=get)
+
+    @rule(call=ASKING, create=CREATES, get=GETS)
+    def ask(self, call, create, get):
+        self.world.step(call, create=create, get=get)
+
+    @rule(hold=HOLDS, create=CREATES, call=calls("create", FIRST, most=1), then=CREATES, get=GETS)
+    def overtake(self, hold, create, call, then, get):
+        """A call is held, and another takes over once its lease has run out."""
+        self.world.step(Call(key="order-0", slot=1 - call.slot, troubles=(hold,)), create=create)
+        self.world.pass_time(LEASE + 1)
+        self.world.step(call, create=then, get=get)
+
+    @precondition(lambda self: self.world.held)
+    @rule(index=some.integers(0, 3), create=CREATES, get=GETS)
+    def resume(self, index, create, get):
+        self.world.resume(index, create=create, get=get)
+
+    @rule(seconds=one_of(1.0, 8.0, 70.0, LEASE + 10, 1000.0, 1000.0, 2.0 * 86_400))
+    def time_passes(self, seconds):
+        self.world.pass_time(seconds)
+
+    @precondition(lambda self: len(self.world.calls) > 3)
+    @rule()
+    def a_month_passes(self):
+        self.world.pass_time(30.0 * 86_400)
+
+    @rule(slot=some.integers(0, 1), how=one_of("close", "kill", "vanish"))
+    def restart(self, slot, how):
+        self.world.restart(slot, how)
+
+    @precondition(lambda self: self.world.ways.remembers)
+    @rule(lose=some.booleans())
+    def elsewhere(self, lose):
+        self.world.elsewhere(lose=lose)
+
+    @precondition(lambda self: self.world.ways.remembers)
+    @rule(call=calls("create", FIRST, most=1), create=CREATES)
+    def visit(self, call, create):
+        """Go on at another machine for a while, and come back."""
+        self.world.elsewhere(lose=False)
+        self.world.step(call, create=create)
+        self.world.elsewhere(lose=False)
+
+    def teardown(self):
+        if self.world is None:
+            return
+        try:
+            if not self.world.stage.failed:
+                self.world.finish()
+        finally:
+            self.world.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_no_id_is_charged_twice_and_nobody_is_told_a_lie(request, monkeypatch):
+    """
+    Whatever is lost, cut, refused, paused, killed or repeated, in whichever order.
+    """
+    monkeypatch.setattr(log, "disabled", True)
+    examples = LONG if request.config.getoption("--long") else EXAMPLES
+    run_state_machine_as_test(
+        Submit,
+        settings=settings(
+            max_examples=examples, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
