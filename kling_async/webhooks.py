@@ -47,7 +47,9 @@ def parse_webhook(
     """
     lowered = {name.lower(): value for name, value in headers.items()}
     moment = time.time() if now is None else now
-    return read_hint(body, lowered, () if secret is None else keys(secret), now=moment)
+    valid = () if secret is None else keys(secret)
+    del secret  # or it would be among the locals of every refusal's traceback
+    return read_hint(body, lowered, valid, now=moment)
 
 
 def webhook_app(inbox: Inbox, *, secret: str | Sequence[str] | None = None, on_task: OnTask | None = None) -> ASGIApp:
@@ -76,6 +78,7 @@ def webhook_app(inbox: Inbox, *, secret: str | Sequence[str] | None = None, on_t
         InvalidInputError: A secret is none; it is never quoted.
     """
     receiver = _receiver(inbox, secret, on_task)
+    del secret
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -135,6 +138,7 @@ def aiohttp_handler(
     from aiohttp import web
 
     receiver = _receiver(inbox, secret, on_task)
+    del secret
 
     async def handler(request: web.Request) -> web.StreamResponse:
         async def read() -> bytes | Answer:
