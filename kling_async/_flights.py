@@ -38,7 +38,9 @@ class Flights:
         """
         loop = flight.task.get_loop()
         deadline = self.aloft[flight] = loop.time() + seconds
-        if self.timer is None and deadline < inf:
+        if deadline < (inf if self.timer is None else self.timer.when()):
+            if self.timer is not None:
+                self.timer.cancel()
             self.timer = loop.call_at(deadline, self.sweep, loop)
 
     def sweep(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -80,7 +80,8 @@ class Owner:
             raise RuntimeError(msg)
         token = current_token()
         if self._token is not token and self._token != token:
-            msg = f"this {self.name} was opened on {self._token!r} and is used on {token!r}: open one on each loop"
+            loops = f"was opened on {_named(self._token)} and is used on {_named(token)}"
+            msg = f"this {self.name} {loops}: open one on each loop"
             raise RuntimeError(msg)
         return Lease(self, method)
 
@@ -97,6 +98,11 @@ class Owner:
         self._leases.discard(lease)
         if self._drained is not None and not self._leases:
             self._drained.set()
+
+
+def _named(token: EventLoopToken | None) -> str:
+    native = None if token is None else token.native_token
+    return f"{type(native).__module__}.{type(native).__qualname__} {id(native):#x}"
 
 
 @define(eq=False)

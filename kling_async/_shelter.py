@@ -33,15 +33,18 @@ async def sheltered(work: Callable[[], Awaitable[T]]) -> T:
 
 async def parting(work: Callable[[], Awaitable[object]]) -> None:
     """
-    The same as the last thing before an exception goes on: a cancellation goes on as it is, with its notes.
+    The same as the last thing before an exception goes on. Where that is a cancellation or Ctrl-C, it is done once, for
+    the grace at most, and the exception goes on as it is, with its notes.
 
     Args:
         work: May be stopped anywhere and be done twice.
     """
-    if isinstance(sys.exception(), anyio.get_cancelled_exc_class()):
-        await _regardless(work)
-    else:
+    leaving = sys.exception()
+    if leaving is None or isinstance(leaving, Exception):
         await sheltered(work)
+    else:
+        # Ctrl-C too, for it may have struck inside of what the work waits for.
+        await _regardless(work)
 
 
 async def _regardless(work: Callable[[], Awaitable[object]]) -> None:

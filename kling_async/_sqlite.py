@@ -20,7 +20,7 @@ from anyio import to_thread
 from attrs import define, evolve, field
 
 from ._codec import converter
-from ._shelter import parting, sheltered
+from ._shelter import parting
 from ._submit import SETTLED, Abilities, Intent, State, follows
 from .errors import StoreError
 from .policy import check_seconds
@@ -33,6 +33,7 @@ AGAIN: Final = 0.02
 """Seconds before another try to switch a new file over while another process does."""
 _BOOT: Final = "/proc/sys/kernel/random/boot_id"
 _NAMESPACE: Final = "/proc/self/ns/pid"
+_STATUS: Final = "/proc/{}/stat"
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS intents (
@@ -97,7 +98,7 @@ class SqliteStore:
 
     async def aclose(self) -> None:
         """Close the file."""
-        await sheltered(lambda: self._run(self._close))
+        await parting(lambda: self._run(self._close))
 
     async def claim(self, intent: Intent) -> Intent | None:
         """
@@ -332,8 +333,10 @@ def _is_gone(owner: str) -> bool:
         return False
     try:
         os.kill(int(process), 0)
+        status = Path(_STATUS.format(process)).read_text()
     except ProcessLookupError:
         return True
-    except PermissionError:
+    except OSError:  # another user's, or one that this user may not look at
         return False
-    return False
+    # One that was killed, and that its parent has not asked after yet.
+    return status.rpartition(")")[2].split()[0] in {"Z", "X"}

@@ -38,6 +38,7 @@ from .edits import Edit
 from .errors import (
     APIError,
     InvalidInputError,
+    InvalidRequestError,
     KlingError,
     NotFoundError,
     NotSentError,
@@ -360,7 +361,8 @@ class SelectionSession:
         if not expired(state, datetime.now(UTC), margin=MARGIN):
             try:
                 await self._clear()
-            except SelectionExpiredError:
+            except (SelectionExpiredError, InvalidRequestError):
+                # A clear says nothing but which session: refused for that, there is none such, whatever the code.
                 pass
             else:
                 self._state = evolve(state, uncertain=state.marks or ())

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import accumulate, count, repeat, takewhile
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
@@ -663,6 +663,13 @@ class World:
             elif left:
                 left -= 1
                 yield name
+
+    def blindness(self, wrong):
+        """Looks that all fail, but the last ones, which do not find what is there."""
+        doubt, every, first = self.ways.doubt, 8.0, (0.5, 1.0, 2.0, 4.0)
+        times = [time for time in first if time < doubt]
+        times += takewhile(lambda time: time < doubt, accumulate(repeat(every), initial=times[-1] + every))
+        return ["5000"] * ((len(times) + 1 - wrong) * self.ways.attempts) + ["missing"] * wrong
 
     def _script(self, given):
         # That an id is taken is said by hosts that know it, or by relays; a host of its own that repeats ids would lie.

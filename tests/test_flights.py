@@ -148,3 +148,17 @@ async def test_current_is_the_innermost():
         with Flight(flights) as inner:
             assert inner is current()
         assert outer is current()
+
+async def test_a_short_deadline_is_kept_beside_a_long_one():
+    """
+    A download's hour does not put off the seconds of an exchange, whether it is still under way or long over.
+    """
+    flights, landed = Flights(), asyncio.Event()
+    long = asyncio.create_task(fly(flights, 3600, until=landed))
+    await asyncio.sleep(0)
+    for _ in range(2):
+        with pytest.raises(TimeoutError, match=r"0\.01 s have passed"):
+            await asyncio.wait_for(fly(flights, 0.01), 5)
+        landed.set()
+        await long
+    await flights.close()

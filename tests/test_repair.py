@@ -11,6 +11,7 @@ import pytest
 from kling_async import (
     ApiKey,
     InvalidInputError,
+    InvalidRequestError,
     KlingClient,
     LostReplyError,
     Point,
@@ -20,7 +21,7 @@ from kling_async import (
     SelectionRejectedError,
     SelectionSession,
 )
-from kling_async.simulator import Fault, Simulator
+from kling_async.simulator import Fault, Shape, Simulator
 
 CLIP = "https://example.com/clip.mp4"
 EDIT = Removal.of("the stones")
@@ -179,6 +180,21 @@ async def test_f33_a_session_that_ends_between_preview_and_create():
         await paid(simulator, selection, {40: ((A.x, A.y), (B.x, B.y))})
         assert first != selection.session_id
         assert ["clear", "init", "add", "create"] == asked(simulator, since=before)
+
+
+async def test_f33_a_host_that_has_another_code_for_a_session_that_is_over():
+    """
+    Which code it is, is documented nowhere: nothing is paid, and a rebuild finds out by itself.
+    """
+    simulator = Simulator(shape=Shape(lost_session=1201))
+    async with selecting(simulator) as selection:
+        first = selection.session_id
+        simulator.expire(first)
+        with pytest.raises(InvalidRequestError, match="does not exist or has expired"):
+            await selection.create_task(EDIT, external_task_id="order-1")
+        assert {} == simulator.charges
+        await paid(simulator, selection, {40: ((A.x, A.y), (B.x, B.y))})
+        assert first != selection.session_id
 
 
 async def test_f33_a_session_that_ends_while_it_is_marked():

@@ -103,6 +103,19 @@ async def test_before_an_error_goes_on_it_takes_its_time():
     assert 1 == work.done
 
 
+async def test_ctrl_c_is_held_up_for_the_grace_only():
+    """
+    It may have struck inside of the very thing that the work waits for.
+    """
+    work, began = Work(seconds=3600), anyio.current_time()
+    with pytest.raises(KeyboardInterrupt):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            await parting(work)
+    assert (GRACE, 0) == (anyio.current_time() - began, work.done)
+
+
 async def test_cut_off_before_an_error_goes_on_the_cancellation_comes_out(anyio_backend_name):
     """
     It is not swallowed by the error.

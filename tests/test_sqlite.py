@@ -131,6 +131,19 @@ async def test_a_process_that_may_not_be_signalled_lives(two, monkeypatch):
     assert await two[1].claim(ROW) is None
 
 
+async def test_an_owner_that_was_killed_and_not_asked_after_is_gone(two, tmp_path, monkeypatch):
+    """
+    A zombie has its number still, but sends nothing any more; a name with brackets in it misleads nobody.
+    """
+    await two[0].claim(ROW)
+    stat = tmp_path / "stat"
+    monkeypatch.setattr(_sqlite, "_STATUS", str(stat))
+    stat.write_text("17 (a) Z (b) S 1 17 17 0")
+    assert await two[1].claim(ROW) is None
+    stat.write_text("17 (a) Z 1 17 17 0")
+    assert 2 == (await two[1].claim(ROW)).fence
+
+
 async def test_where_processes_cannot_be_told_leases_decide(tmp_path, monkeypatch):
     """
     Without Linux's names for this boot and these processes nobody is taken for gone.

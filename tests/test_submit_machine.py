@@ -5,6 +5,7 @@ The paid create under everything that can go wrong at once: no id is charged twi
 import math
 
 import pytest
+from attrs import evolve
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
@@ -92,6 +93,20 @@ def started(call, starts):
 
 
 FIRST = some.just("order-0")
+AIMS = one_of(
+    ("lost", "put unknown"),
+    ("lost", "GET"),
+    ("lost", "put accepted"),
+    ("cut", "put unknown"),
+    ("cut", "put absent"),
+    ("1302", "put refused"),
+    ("unsent", "put intent"),
+    ("5000 done", "POST"),
+    ("hang done", "POST"),
+    (None, "POST done"),
+    (None, "put accepted"),
+)
+"""What becomes of a create, and where trouble then meets its call."""
 SENDING = calls("create")
 ASKING = some.one_of(calls("known", GIVEN), calls("reconcile", GIVEN), calls("hint", GIVEN), calls("wait", GIVEN))
 AT_ONCE = some.lists(
@@ -128,6 +143,18 @@ class Submit(RuleBasedStateMachine):
     def ask(self, call, create, get):
         self.world.step(call, create=create, get=get)
 
+    @rule(aim=AIMS, troubles=TROUBLES, nth=NTH, key=one_of("order-0", None), slot=some.integers(0, 1), get=GETS)
+    def aim(self, aim, troubles, nth, key, slot, get):
+        """Trouble where it matters."""
+        become, at = aim
+        trouble = evolve(troubles, at=at, nth=nth)
+        self.world.step(Call(slot=slot, key=key, troubles=(trouble,)), create=[become], get=get)
+
+    @rule(slot=some.integers(0, 1), wrong=some.integers(1, 2))
+    def blind(self, slot, wrong):
+        """Nobody sees a create whose reply is lost, but at last it seems not to be there."""
+        self.world.step(Call(slot=slot), create=["lost"], get=self.world.blindness(wrong))
+
     @rule(hold=HOLDS, create=CREATES, call=calls("create", FIRST, most=1), then=CREATES, get=GETS)
     def overtake(self, hold, create, call, then, get):
         """A call is held, and another takes over once its lease has run out."""
@@ -159,12 +186,12 @@ class Submit(RuleBasedStateMachine):
         self.world.elsewhere(lose=lose)
 
     @precondition(lambda self: self.world.ways.remembers)
-    @rule(call=calls("create", FIRST, most=1), create=CREATES)
-    def visit(self, call, create):
-        """Go on at another machine for a while, and come back."""
-        self.world.elsewhere(lose=False)
-        self.world.step(call, create=create)
-        self.world.elsewhere(lose=False)
+    @rule(calls=some.lists(calls("create", FIRST, most=1), min_size=2, max_size=3), creates=some.tuples(*[CREATES] * 3))
+    def commute(self, calls, creates):
+        """Send at two machines in turn."""
+        for call, create in zip(calls, creates, strict=False):
+            self.world.elsewhere(lose=False)
+            self.world.step(call, create=create)
 
     def teardown(self):
         if self.world is None:
