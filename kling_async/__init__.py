@@ -84,6 +84,33 @@ if TYPE_CHECKING:
     from .slots import Slots as Slots
     from .stores import MemoryStore as MemoryStore
     from .stores import SqliteStore as SqliteStore
+else:
+    # Hidden from type checkers, which would take any misspelt name for one that this finds.
+    def __getattr__(name: str) -> object:
+        """
+        A name that has not been asked for yet; from then on it is a global like any other.
+
+        Threads that ask at once get the same object: a module is loaded once, and whoever comes second waits for it.
+        """
+        from importlib import import_module
+
+        if name in _HOMES:
+            found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        elif name in _MODULES:
+            found = import_module(f"{__name__}.{name}")
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        """
+        What there is, whether it has been asked for or not.
+        """
+        return sorted({*globals(), *__all__, *_MODULES})
+
+
+del TYPE_CHECKING
 
 __version__ = "0.2.0"
 
@@ -254,36 +281,3 @@ _MODULES = frozenset(
     )
 )
 """Modules that are there as attributes without an import of their own."""
-
-
-def _find(name: str) -> object:
-    """
-    A name of the package that has not been asked for yet; from then on it is a global like any other.
-
-    Two threads that ask at once get the same object: a module is loaded once, whoever comes second waits for it.
-    """
-    from importlib import import_module
-
-    if name in _HOMES:
-        found: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    elif name in _MODULES:
-        found = import_module(f"{__name__}.{name}")
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = found
-    return found
-
-
-def _names() -> list[str]:
-    """
-    What the package offers, whether it has been asked for or not.
-    """
-    return sorted({*globals(), *__all__, *_MODULES})
-
-
-if not TYPE_CHECKING:
-    # Out of sight of type checkers, which would take any misspelt name for one that this finds.
-    __getattr__ = _find
-    __dir__ = _names
-
-del TYPE_CHECKING

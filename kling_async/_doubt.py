@@ -157,6 +157,7 @@ def named(intent: Intent) -> Iterator[None]:
     except BaseException as error:
         text = f"create {intent.external_task_id!r} was cut off on its way: a paid task may exist"
         if intent.state not in SENDABLE and text not in getattr(error, "__notes__", ()):
-            log.warning("%s", text)
+            # First what another Ctrl-C cannot stop midway.
             error.add_note(text)
+            log.warning("%s", text)
         raise

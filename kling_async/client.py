@@ -247,10 +247,10 @@ class KlingClient(Calls):
             try:
                 while final is None or not final.done:
                     final = await looks.next(at_once=looks.seen is None)
+                await self._creates.ended(final, key)
             except anyio.get_cancelled_exc_class():
                 log.warning("stopped waiting for task %s: it goes on, wait(%r) takes it up", *[looks.task_id] * 2)
                 raise
-            await self._creates.ended(final, key)
             final.video  # noqa: B018 - raises what the status stands for
             return final
 

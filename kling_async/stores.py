@@ -15,6 +15,19 @@ from ._submit import SETTLED, Abilities, Intent, State, follows
 
 if TYPE_CHECKING:
     from ._sqlite import SqliteStore
+else:
+    # Hidden from type checkers, as in the package.
+    def __getattr__(name: str) -> object:
+        """
+        SqliteStore when it is asked for: every client needs this module, and most of them no SQLite.
+        """
+        if name != "SqliteStore":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from . import _sqlite
+
+        globals()[name] = _sqlite.SqliteStore
+        return _sqlite.SqliteStore
+
 
 __all__ = ("Abilities", "Intent", "IntentStore", "MemoryStore", "SqliteStore")
 
@@ -167,19 +180,3 @@ class MemoryStore:
     async def learn(self, base_url: str, abilities: Abilities) -> None:
         """Remember what was learned of a host."""
         self._abilities[base_url] = abilities
-
-
-def _find(name: str) -> object:
-    """
-    SqliteStore when it is asked for: every client needs this module, and most of them no SQLite.
-    """
-    if name != "SqliteStore":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import _sqlite
-
-    globals()[name] = _sqlite.SqliteStore
-    return _sqlite.SqliteStore
-
-
-if not TYPE_CHECKING:
-    __getattr__ = _find  # out of sight of type checkers, as in the package

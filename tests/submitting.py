@@ -699,6 +699,9 @@ class World:
 
     async def hold(self, call):
         """Hold a call until it is resumed."""
+        if call.held is not None:  # by another of its tasks
+            await call.held.wait()
+            return
         call.held = event = anyio.Event()
         limits = [(scope, scope.deadline - self.now) for scope in (call.limit, call.scope)]
         call.limit.deadline = call.scope.deadline = math.inf

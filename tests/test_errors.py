@@ -181,7 +181,8 @@ def test_an_unknown_outcome_says_when_and_how_to_look():
     """
     error = next(error for error in EXAMPLES if isinstance(error, UnknownOutcomeError))
     assert "2026-11-20T05:00:00+00:00" in str(error)
-    assert "get_task(external_task_id='order-1')" in str(error)
+    assert "'order-1'" in str(error)
+    assert "client.reconcile()" in str(error)
     assert 2 == error.attempts
     assert datetime(2026, 11, 20, 5, tzinfo=UTC) == error.first_sent_at
 

@@ -16,11 +16,14 @@ from tests.doubles import KEY, Script, envelope, task_reply
 KLING = "https://api-singapore.klingai.com"
 COMET = "https://api.cometapi.com/kling"
 MISSING = envelope(code=1203, status=404)
-NOW = datetime.now(UTC)
+
+
+def now():
+    return datetime.now(UTC)
 
 
 def row(key="order-1", **more):
-    named = {"payload": "ab", "base_url": COMET, "session_id": "s-1", "created_at": NOW, **more}
+    named = {"payload": "ab", "base_url": COMET, "session_id": "s-1", "created_at": now(), **more}
     return Intent(external_task_id=key, **named)
 
 
@@ -28,7 +31,7 @@ def known(key="order-0", task_id="8780", *, age=3600, **more):
     """
     A create of ours whose task is known.
     """
-    sent = NOW - timedelta(seconds=age)
+    sent = now() - timedelta(seconds=age)
     return row(key, state="accepted", task_id=task_id, first_sent_at=sent, **more)
 
 
@@ -40,13 +43,13 @@ def page(*replies, more=0):
     """
     A page of the list: these, and so many others of an hour ago.
     """
-    hour_ago = int((NOW.timestamp() - 3600) * 1000)
+    hour_ago = int((now().timestamp() - 3600) * 1000)
     other = {"task_id": "1", "task_status": "succeed", "created_at": hour_ago, "task_info": {}}
     return envelope([*replies, *[other] * more])
 
 
 def listed(key, task_id="8781", *, ago=0):
-    at = int((NOW.timestamp() - ago) * 1000)
+    at = int((now().timestamp() - ago) * 1000)
     return {"task_id": task_id, "task_status": "processing", "created_at": at, "task_info": {"external_task_id": key}}
 
 

@@ -202,9 +202,11 @@ def test_what_is_exported_exists_and_nothing_else_is_public():
     """
     assert isinstance(kling_async.__all__, tuple)
     assert len(set(kling_async.__all__)) == len(kling_async.__all__)
+    assert [] == [name for name in kling_async.__all__ if not hasattr(kling_async, name)]
     submodules = {name.split(".")[0] for name in modules()}
-    public = {name for name in vars(kling_async) if name[0] not in "_@" and name not in submodules}
+    public = {name for name in dir(kling_async) if name[0] not in "_@" and name not in submodules}
     assert {*public, "__version__"} == set(kling_async.__all__)
+    assert set(vars(kling_async)) <= set(dir(kling_async))
 
 
 @pytest.mark.parametrize("name", USERS)
@@ -326,6 +328,7 @@ def test_docstring_examples_hold():
     import doctest
 
     failures = attempted = 0
+    names = {name: getattr(kling_async, name) for name in kling_async.__all__}
     for name in [
         *LAYERS["words"],
         *LAYERS["rules"],
@@ -341,7 +344,7 @@ def test_docstring_examples_hold():
         module = importlib.import_module(f"kling_async.{name}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", kling_async.KlingWarning)
-            found = doctest.testmod(module, extraglobs=vars(kling_async))
+            found = doctest.testmod(module, extraglobs=names)
         failures, attempted = failures + found.failed, attempted + found.attempted
     assert 0 == failures
     assert attempted > 20
