@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from weakref import WeakValueDictionary
 
 import anyio
-from attrs import Factory, define, evolve, field
+from attrs import Factory, define, field
 
 from ._auth import Credentials, Signer, fingerprint
 from ._budget import Budget, price

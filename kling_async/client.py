@@ -30,6 +30,7 @@ from ._open import open_transport
 from ._pages import Pages
 from ._reconcile import Reconciliation
 from ._search import Search
+from ._shelter import parting
 from ._urls import URL_LIMIT, check_callback_url, check_url
 from ._watch import Looks, Watch
 from .errors import DownloadError, InvalidInputError
@@ -199,9 +200,11 @@ class KlingClient(Calls):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._owner.closing()
-        with anyio.CancelScope(shield=True), anyio.move_on_after(5):
-            await self._owner.drained()
-        await self._release()
+        try:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(5):
+                await self._owner.drained()
+        finally:
+            await self._release()
 
     @property
     def _transport(self) -> Transport:
@@ -209,13 +212,14 @@ class KlingClient(Calls):
         return self._own
 
     async def _release(self) -> None:
-        with anyio.CancelScope(shield=True):
-            if self._inbox is not None and self._eyes is not None:
-                self._inbox.detach()
-            own, self._own = self._own, None
+        if self._inbox is not None and self._eyes is not None:
+            self._inbox.detach()
+        own, self._own = self._own, None
+        try:
             if own is not None:
-                await own.aclose()
-            await self._store.aclose()
+                await parting(own.aclose)
+        finally:
+            await parting(self._store.aclose)
 
     def iter_tasks(self, *, page_size: int = 500) -> AsyncIterator[Task]:
         """

@@ -10,7 +10,6 @@ import selectors
 
 import pytest
 
-
 LONG = 6 * 3600
 """Seconds that a slow test may take with `--long`."""
 

@@ -187,6 +187,11 @@ class Ways:
         """Whether a create is not repeated by those who have lost their store: the host finds it, or refuses it."""
         return self.unique or self.found or self.listed
 
+    @property
+    def may_resend(self):
+        """Whether a create may ever be sent again that was in doubt."""
+        return self.found and (self.on_unknown == "resend" or (self.unique and self.base_url == DIRECT))
+
     def allows(self, trouble):
         """
         Whether this trouble is no window that is documented to be open.
@@ -233,6 +238,7 @@ class Call:
     scope: anyio.CancelScope | None = field(default=None, init=False, repr=False)
     held: anyio.Event | None = field(default=None, init=False, repr=False)
     down: bool = field(default=False, init=False, repr=False)
+    ended: bool = field(default=False, init=False, repr=False)
     outcome: object = field(default=None, init=False, repr=False)
     _met: Counter = field(factory=Counter, init=False, repr=False)
 
@@ -448,10 +454,17 @@ class View:
         before = self.store.peek(key)
         claimed = await self.store.claim(intent)
         self.world.claimed(self, key, before, claimed)
+        if what in {"torn", "cut"} and key in self.place.owners:
+            self.place.owners[key].leaving = True  # it does not know that it owns it
         return await _after(what, claimed)
 
     async def put(self, intent):
-        what = await self._meet(f"put {intent.state}")
+        try:
+            what = await self._meet(f"put {intent.state}")
+        except StoreError:
+            if intent.state in KNOWN and intent.external_task_id in self.place.owners:
+                self.place.owners[intent.external_task_id].leaving = True  # its lease has to run out
+            raise
         if self.dead:
             return False
         before = self.store.peek(intent.external_task_id)
@@ -829,7 +842,9 @@ class World:
         """A claim must leave a live owner alone, wait for no claim of its own, and give a number that nobody had."""
         if claimed is None:
             owner = view.place.owners.get(key)
-            assert owner is None or owner.leaving or owner.call is not CALL.get(), "it waits for itself"
+            if owner is not None and not owner.leaving and not owner.view.dead:
+                assert owner.call is not CALL.get(), "it waits for itself"
+                assert not owner.call.ended, "it waits for one who has gone without a word"
             return
         if before is not None:
             assert evolve(claimed, fence=0) == evolve(before, fence=0), "a claim changed a row"
@@ -858,6 +873,8 @@ class World:
             assert key == run.creation.external_task_id, "another's task was adopted"
             return
         assert intent.task_id is None
+        if intent.state == "absent":
+            assert self.ways.may_resend, "called absent without leave to send it again, or without proof"
         assert owner is not None, f"{intent.state} was written by nobody's owner"
         assert owner.view is view, f"{intent.state} was written by an earlier owner"
         assert owner.fence == intent.fence, f"{intent.state} was written with another's number"
@@ -892,7 +909,7 @@ class World:
             except KlingError as error:
                 call.outcome = error
         assert not call.limit.cancelled_caught, "a call is stuck"
-        call.scope = None
+        call.scope, call.ended = None, True
         self._judge(call, call.outcome)
         self._moves(-1)
 

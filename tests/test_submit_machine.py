@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from kling_async._exchange import log
 from tests.submitting import COMET, CREATE, DIRECT, GET, LEASE, OPERATIONS, RELAY, Call, Trouble, Ways, World
 
-EXAMPLES, LONG = 500, 10_000
+EXAMPLES, LONG = 800, 10_000
 DAY = 86_400.0
 
 
@@ -59,7 +59,15 @@ TROUBLES = some.one_of(
     some.builds(Trouble, WHERE, some.just("pause"), seconds=one_of(LEASE + 100, 100.0, 2000.0), nth=NTH),
     some.builds(Trouble, WHERE, one_of("kill", "cancel", "cut", "fail", "down", "torn"), seconds=one_of(0.0, 1.0), nth=NTH),
 )
+AIMED = some.builds(
+    Trouble,
+    some.just(""),
+    one_of("hold", "pause", "kill", "cancel", "cut", "fail", "down", "torn"),
+    seconds=one_of(0.0, LEASE + 100, 2000.0),
+    nth=NTH,
+)
 CREATES = some.lists(one_of(None, None, "lost", "lost", "cut", *CREATE), max_size=3)
+TURNS = some.lists(one_of(None, "lost", "cut", "1303", "1301", "unsent", "1302 in 2"), max_size=1)
 GETS = some.one_of(
     some.just([]),
     some.just([]),
@@ -104,7 +112,9 @@ AIMS = one_of(
     ("unsent", "put intent"),
     ("5000 done", "POST"),
     ("hang done", "POST"),
+    ("taken done", "POST done"),
     (None, "POST done"),
+    (None, "put sending"),
     (None, "put accepted"),
 )
 """What becomes of a create, and where trouble then meets its call."""
@@ -144,24 +154,26 @@ class Submit(RuleBasedStateMachine):
     def ask(self, call, create, get):
         self.world.step(call, create=create, get=get)
 
-    @rule(aim=AIMS, troubles=TROUBLES, nth=NTH, key=one_of("order-0", None), slot=some.integers(0, 1), get=GETS)
-    def aim(self, aim, troubles, nth, key, slot, get):
+    @rule(aim=AIMS, trouble=AIMED, key=one_of("order-0", None), slot=some.integers(0, 1), get=GETS)
+    def aim(self, aim, trouble, key, slot, get):
         """Trouble where it matters."""
         become, at = aim
-        trouble = evolve(troubles, at=at, nth=nth)
-        self.world.step(Call(slot=slot, key=key, troubles=(trouble,)), create=[become], get=get)
+        self.world.step(Call(slot=slot, key=key, troubles=(evolve(trouble, at=at),)), create=[become], get=get)
 
     @rule(slot=some.integers(0, 1), wrong=some.integers(1, 2))
     def blind(self, slot, wrong):
         """Nobody sees a create whose reply is lost, but at last it seems not to be there."""
         self.world.step(Call(slot=slot), create=["lost"], get=self.world.blindness(wrong))
 
-    @rule(hold=HOLDS, create=CREATES, call=calls("create", FIRST, most=1), then=CREATES, get=GETS)
-    def overtake(self, hold, create, call, then, get):
-        """A call is held, and another takes over once its lease has run out."""
-        self.world.step(Call(key="order-0", slot=1 - call.slot, troubles=(hold,)), create=create)
+    @rule(hold=HOLDS, create=CREATES, call=calls("create", FIRST, most=1), then=CREATES, late=some.booleans())
+    def overtake(self, hold, create, call, then, late):
+        """A call is held, another takes over once its lease has run out, and perhaps the first goes on."""
+        slow = Call(key="order-0", slot=1 - call.slot, troubles=(hold,))
+        self.world.step(slow, create=create)
         self.world.pass_time(LEASE + 1)
-        self.world.step(call, create=then, get=get)
+        self.world.step(call, create=then)
+        if late and slow in self.world.held:
+            self.world.resume(self.world.held.index(slow))
 
     @precondition(lambda self: self.world.held)
     @rule(index=some.integers(0, 3), create=CREATES, get=GETS)
@@ -182,10 +194,11 @@ class Submit(RuleBasedStateMachine):
         self.world.elsewhere(lose=lose)
 
     @precondition(lambda self: self.world.ways.remembers)
-    @rule(calls=some.lists(calls("create", FIRST, most=1), min_size=2, max_size=3), creates=some.tuples(*[CREATES] * 3))
-    def commute(self, calls, creates):
+    @rule(calls=some.tuples(*[calls("create", FIRST, most=1)] * 3), creates=some.tuples(*[TURNS] * 3), key=GIVEN)
+    def commute(self, calls, creates, key):
         """Send at two machines in turn."""
-        for call, create in zip(calls, creates, strict=False):
+        for call, create in zip(calls, creates, strict=True):
+            call.key = key
             self.world.elsewhere(lose=False)
             self.world.step(call, create=create)
 
