@@ -192,15 +192,19 @@ class Ways:
         """Whether a create may ever be sent again that was in doubt."""
         return self.found and (self.on_unknown == "resend" or (self.unique and self.base_url == DIRECT))
 
-    def allows(self, trouble):
+    def allows(self, operation, trouble):
         """
         Whether this trouble is no window that is documented to be open.
 
         A client that sleeps longer than its lease between writing that it sends and sending pays twice where a
         resend is allowed and ids may be repeated (W9).
         """
-        late = trouble.at == "POST" and (trouble.what == "hold" or trouble.seconds >= LEASE)
+        late = operation == "POST" and (trouble.what == "hold" or trouble.seconds >= LEASE)
         return not (late and self.on_unknown == "resend" and not self.unique)
+
+
+ANY = ""
+"""Before an operation of any kind."""
 
 
 @frozen
@@ -248,9 +252,9 @@ class Call:
 
     def meets(self, operation):
         """What happens to it here."""
-        nth = self._met[operation]
+        here = {(operation, self._met[operation]), (ANY, self._met.total())}
         self._met[operation] += 1
-        return next((one for one in self.troubles if one.at == operation and one.nth == nth), None)
+        return next((one for one in self.troubles if (one.at, one.nth) in here), None)
 
 
 CALL = ContextVar("CALL", default=None)
@@ -418,6 +422,8 @@ class View:
         world.tick(operation)
         await anyio.lowlevel.checkpoint()
         trouble = call.meets(operation) if call is not None else None
+        if trouble is not None and not world.ways.allows(operation, trouble):
+            trouble = None
         what = trouble.what if trouble else None
         stored = operation in OPERATIONS[:12]
         if what == "pause":
@@ -656,9 +662,7 @@ class World:
         # One that is held keeps others of its process waiting that are at the same id.
         holds = len({call.slot for call in calls}) == len(calls)
         for call in calls:
-            call.troubles = tuple(
-                one for one in call.troubles if self.ways.allows(one) and (holds or one.what != "hold")
-            )
+            call.troubles = tuple(one for one in call.troubles if holds or one.what != "hold")
             if call.key == "drawn":
                 call.key = self.drawn[-1] if self.drawn else None
             call.session = f"s-{len(self.sessions)}"

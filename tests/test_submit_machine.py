@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from kling_async._exchange import log
-from tests.submitting import COMET, CREATE, DIRECT, GET, LEASE, OPERATIONS, RELAY, Call, Trouble, Ways, World
+from tests.submitting import ANY, COMET, CREATE, DIRECT, GET, LEASE, OPERATIONS, RELAY, Call, Trouble, Ways, World
 
 EXAMPLES, LONG = 800, 10_000
 DAY = 86_400.0
@@ -46,26 +46,17 @@ def ways(draw):
     )
 
 
-WHERE = one_of(*OPERATIONS, "put sending", "POST", "POST done", "put unknown")
 NTH = one_of(0, 0, 0, 0, 1, 2)
-HOLDS = some.builds(
-    Trouble,
-    one_of("put intent", "put sending", "POST", "POST done", "GET", "put unknown", "put absent", "put refused"),
-    some.just("hold"),
-    nth=NTH,
+WHERE = some.one_of(
+    some.tuples(some.just(ANY), some.integers(0, 15)),
+    some.tuples(one_of(*OPERATIONS, "put sending", "POST", "POST done", "put unknown"), NTH),
 )
-TROUBLES = some.one_of(
-    HOLDS,
-    some.builds(Trouble, WHERE, some.just("pause"), seconds=one_of(LEASE + 100, 100.0, 2000.0), nth=NTH),
-    some.builds(Trouble, WHERE, one_of("kill", "cancel", "cut", "fail", "down", "torn"), seconds=one_of(0.0, 1.0), nth=NTH),
+WHAT = one_of("hold", "hold", "pause", "pause", "kill", "cancel", "cut", "fail", "down", "torn")
+SECONDS = one_of(0.0, LEASE + 100, 100.0, 2000.0)
+TROUBLES = some.builds(
+    lambda where, what, seconds: Trouble(where[0], what, seconds=seconds, nth=where[1]), WHERE, WHAT, SECONDS
 )
-AIMED = some.builds(
-    Trouble,
-    some.just(""),
-    one_of("hold", "pause", "kill", "cancel", "cut", "fail", "down", "torn"),
-    seconds=one_of(0.0, LEASE + 100, 2000.0),
-    nth=NTH,
-)
+HOLDS = TROUBLES.map(lambda trouble: evolve(trouble, what="hold"))
 CREATES = some.lists(one_of(None, None, "lost", "lost", "cut", *CREATE), max_size=3)
 TURNS = some.lists(one_of(None, "lost", "cut", "1303", "1301", "unsent", "1302 in 2"), max_size=1)
 GETS = some.one_of(
@@ -154,11 +145,12 @@ class Submit(RuleBasedStateMachine):
     def ask(self, call, create, get):
         self.world.step(call, create=create, get=get)
 
-    @rule(aim=AIMS, trouble=AIMED, key=one_of("order-0", None), slot=some.integers(0, 1), get=GETS)
+    @rule(aim=AIMS, trouble=TROUBLES, key=one_of("order-0", None), slot=some.integers(0, 1), get=GETS)
     def aim(self, aim, trouble, key, slot, get):
         """Trouble where it matters."""
         become, at = aim
-        self.world.step(Call(slot=slot, key=key, troubles=(evolve(trouble, at=at),)), create=[become], get=get)
+        aimed = evolve(trouble, at=at, nth=trouble.nth % 2)
+        self.world.step(Call(slot=slot, key=key, troubles=(aimed,)), create=[become], get=get)
 
     @rule(slot=some.integers(0, 1), wrong=some.integers(1, 2))
     def blind(self, slot, wrong):
