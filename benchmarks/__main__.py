@@ -1,5 +1,6 @@
 """
-Prints the table: `python -m benchmarks` that of speed, `python -m benchmarks double_charge` that of repeated orders.
+Prints the table: `python -m benchmarks` that of speed, `python -m benchmarks double_charge` that of repeated orders,
+`python -m benchmarks polling` that of waiting for many tasks.
 """
 
 import asyncio
@@ -39,8 +40,12 @@ def main() -> int:
         from benchmarks import double_charge
 
         return double_charge.main()
+    if sys.argv[1:] == ["polling"]:
+        from benchmarks import polling
+
+        return polling.main()
     if sys.argv[1:]:
-        print("usage: python -m benchmarks [double_charge]", file=sys.stderr)
+        print("usage: python -m benchmarks [double_charge | polling]", file=sys.stderr)
         return 2
     return speed()
 

@@ -320,7 +320,8 @@ class _Pieces:
         except TimeoutError as error:
             raise DownloadError(f"{self._url.host}: stalled: nothing for {self._window:g} s; download again") from error
         except _FAULTS as error:
-            raise DownloadError(f"{self._url.host}: broke off: {_scrubbed(error, self._url)}") from error
+            text = f"{self._url.host}: broke off ({type(error).__name__}): download again, it goes on where it can"
+            raise DownloadError(text) from error
         if not piece:
             raise StopAsyncIteration
         return piece

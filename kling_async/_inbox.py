@@ -6,7 +6,7 @@ The inbox knows no clock and no event loop until a client opens with it: it may 
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import Protocol
 
@@ -84,7 +84,7 @@ class Inbox:
     _reader: Reader | None = field(default=None, init=False)
     _numbers: OrderedDict[str, int] = field(factory=OrderedDict, init=False)
     _count: int = field(default=0, init=False)
-    _waiting: dict[str, set[anyio.Event]] = field(factory=dict, init=False)
+    _waiting: dict[str, set[Callable[[], None]]] = field(factory=dict, init=False)
 
     def __repr__(self) -> str:
         owner = "of no open client" if self._reader is None else "of an open client"
@@ -110,8 +110,8 @@ class Inbox:
         for name in filter(None, (hint.task_id, hint.external_task_id)):
             self._numbers[name] = self._count
             self._numbers.move_to_end(name)
-            for event in self._waiting.get(name, ()):
-                event.set()
+            for wake in tuple(self._waiting.get(name, ())):
+                wake()
         while len(self._numbers) > KEPT:
             self._numbers.popitem(last=False)
 
@@ -145,28 +145,34 @@ class Inbox:
         """
         return max((self._numbers.get(name, 0) for name in names if name), default=0)
 
-    async def later(self, number: int, *names: str | None) -> None:
+    @property
+    def count(self) -> int:
         """
-        Return when there is a hint for one of these ids after the one with this number.
+        How many hints there were.
         """
-        if self.last(*names) > number:
-            return
-        event, asked = anyio.Event(), [name for name in names if name]
-        for name in asked:
-            self._waiting.setdefault(name, set()).add(event)
-        try:
-            await event.wait()
-        finally:
-            for name in asked:
-                self._waiting[name].discard(event)
-                if not self._waiting[name]:
-                    del self._waiting[name]
+        return self._count
+
+    def listen(self, wake: Callable[[], None], names: Iterable[str]) -> None:
+        """
+        Call this at each hint for one of these ids.
+        """
+        for name in names:
+            self._waiting.setdefault(name, set()).add(wake)
+
+    def leave(self, wake: Callable[[], None], names: Iterable[str]) -> None:
+        """
+        Call it no more.
+        """
+        for name in names:
+            self._waiting[name].discard(wake)
+            if not self._waiting[name]:
+                del self._waiting[name]
 
 
 @define
 class Ear:
     """
-    What one who waits has heard: pauses that a hint cuts short, but not more often than the pace allows.
+    What one who waits has heard: a hint brings the next look forward, but not more often than the pace allows.
     """
 
     _inbox: Inbox
@@ -177,18 +183,31 @@ class Ear:
         """
         A look is about to be made: it will show what the hints so far were about.
         """
-        self._heard, self._looked_at = self._inbox.last(*names), anyio.current_time()
+        self.looked(self._inbox.last(*names), anyio.current_time())
 
-    async def pause(self, seconds: float, *names: str | None) -> bool:
+    def looked(self, heard: int, at: float) -> None:
         """
-        Pause so long, or until a hint for one of these ids; whether there was one.
+        A look was made at this time, when there had been so many hints.
         """
-        heard = False
-        with anyio.move_on_after(seconds):
-            await self._inbox.later(self._heard, *names)
-            heard = True
-            await anyio.sleep(max(0.0, self._looked_at + PACE - anyio.current_time()))
-        return heard
+        self._heard, self._looked_at = heard, at
+
+    def earliest(self, *names: str | None) -> float | None:
+        """
+        From when on a look may be made for what has been heard since the last one; None where nothing has.
+        """
+        return self._looked_at + PACE if self._inbox.last(*names) > self._heard else None
+
+    def listen(self, wake: Callable[[], None], *names: str | None) -> None:
+        """
+        Call this at each hint for one of these ids.
+        """
+        self._inbox.listen(wake, filter(None, names))
+
+    def leave(self, wake: Callable[[], None], *names: str | None) -> None:
+        """
+        Call it no more.
+        """
+        self._inbox.leave(wake, filter(None, names))
 
 
 def calmer(policy: PollPolicy) -> PollPolicy:

@@ -22,7 +22,7 @@ from attrs import define, evolve, field
 from ._codec import converter
 from ._shelter import parting
 from ._submit import SETTLED, Abilities, Intent, State, follows
-from .errors import StoreError
+from .errors import InvalidInputError, StoreError
 from .policy import check_seconds
 
 T = TypeVar("T")
@@ -53,6 +53,13 @@ CREATE TABLE IF NOT EXISTS hosts (
 """
 
 
+def _as_path(value: str | Path) -> Path:
+    given: object = value
+    if not isinstance(given, str | Path):
+        raise InvalidInputError("path", f"must be text or a Path, not {type(given).__name__}")
+    return Path(value)
+
+
 @define
 class SqliteStore:
     """
@@ -67,10 +74,10 @@ class SqliteStore:
         SqliteStore(intents.sqlite)
 
     Raises:
-        InvalidInputError: The lease is no number of seconds.
+        InvalidInputError: The path names no file, or the lease is no number of seconds.
     """
 
-    path: Path = field(converter=Path)
+    path: Path = field(converter=_as_path)
     """The file; it is made with its folder when it is not there."""
     lease: float = field(default=300.0, kw_only=True)
     """Seconds without a sign of life after which an owner's create may be taken over; longer than any exchange."""
@@ -79,6 +86,11 @@ class SqliteStore:
     _turn: Lock = field(factory=Lock, init=False)
     """Of threads: one that nobody waits for any more may still be at it."""
     _owner: str = field(default="", init=False)
+
+    @path.validator
+    def _check_path(self, _attribute: object, value: Path) -> None:
+        if str(value) in {".", ":memory:"}:
+            raise InvalidInputError("path", "must name a file; MemoryStore keeps intents in memory")
 
     @lease.validator
     def _check_lease(self, _attribute: object, value: object) -> None:

@@ -31,8 +31,10 @@ from .errors import (
     KlingError,
     LostReplyError,
     NotSentError,
+    QuotaFullError,
     ServerError,
     SubmissionError,
+    ThrottledError,
 )
 from .models import Marks
 from .policy import RetryPolicy
@@ -189,7 +191,12 @@ def after(intent: Intent, error: KlingError) -> Intent:
     """
     if in_doubt(error, intent.external_task_id):
         return evolve(intent, state="unknown")
-    return evolve(intent, state="intent" if isinstance(error, NotSentError) else "refused")
+    if isinstance(error, NotSentError):
+        return evolve(intent, state="intent")
+    # A relay's words may cover an acceptance: the next create of this id looks for it, which costs nothing. That a
+    # quota is full is Kling's own word, and is asked about often.
+    looked_at = intent.looked_at if isinstance(error, ThrottledError | QuotaFullError) else None
+    return evolve(intent, state="refused", looked_at=looked_at)
 
 
 def looks(doubt: float, age: float) -> tuple[float, ...]:

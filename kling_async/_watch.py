@@ -7,14 +7,12 @@ of its own: deadlines are the caller's scopes.
 
 from collections.abc import Awaitable, Callable
 
-import anyio
 from attrs import define, field
 
 from ._exchange import log
-from ._inbox import Ear
+from ._poller import Poller, Seat
 from .errors import NotFoundError, ServerError, ThrottledError, TLSError, TransportError
 from .models import PROCESSING, SUBMITTED, SUCCEED, Task
-from .policy import PollPolicy
 
 UNSEEN_MOST = 3
 """Looks that may not find a task just created: gateways answer `task_not_exist` for a moment."""
@@ -29,24 +27,28 @@ class Looks:
     The looks at one task, in the rhythm of the policy.
     """
 
-    task_id: str
-    """The task."""
-    look: Callable[[str], Awaitable[Task]]
-    """Looks once."""
-    policy: PollPolicy
-    """When to look."""
-    chance: Callable[[], float]
-    """From 0 to 1."""
+    poller: Poller
+    """Says when to look."""
+    seat: Seat
+    """Its place there."""
     tell: Callable[[Task], None]
     """Told of each change of status."""
-    seen: Task | None = None
-    """The task as last seen."""
-    ear: Ear | None = None
-    """What hears of hints, which cut a pause short."""
-    _count: int = field(default=0, init=False)
-    _unseen: int = field(default=0, init=False)
     _empty: int = field(default=0, init=False)
     _warned: bool = field(default=False, init=False)
+
+    @property
+    def task_id(self) -> str:
+        """
+        The task's id.
+        """
+        return self.seat.task_id
+
+    @property
+    def seen(self) -> Task | None:
+        """
+        The task as last seen.
+        """
+        return self.seat.seen
 
     async def next(self, *, at_once: bool = False) -> Task:
         """
@@ -56,42 +58,26 @@ class Looks:
             at_once: Look first and wait only after a look that failed.
         """
         while True:
-            if not at_once:
-                await self._pause()
+            shown = await self.poller.pause(self.seat, at_once=at_once)
             at_once = False
-            if self.ear is not None:
-                self.ear.looking(*self._names)
-            task = await self._look()
+            task = await self._look() if shown is None else self._believed(shown)
             if task is not None:
                 return task
 
-    @property
-    def _names(self) -> tuple[str | None, ...]:
-        return self.task_id, self.seen.external_task_id if self.seen is not None else None
-
-    async def _pause(self) -> None:
-        """A hint begins the rhythm anew: the service's own query may lag behind what it told."""
-        seconds = self.policy.delay(self._count, chance=self.chance())
-        self._count += 1
-        if self.ear is None:
-            await anyio.sleep(seconds)
-        elif await self.ear.pause(seconds, *self._names):
-            self._count = 0
-
     async def _look(self) -> Task | None:
         try:
-            task = await self.look(self.task_id)
+            task = await self.poller.look(self.seat)
         except TLSError:
             raise
         except NotFoundError:
-            self._unseen += 1
-            if self.seen is None or self._unseen > UNSEEN_MOST:
+            self.seat.unseen += 1
+            if self.seen is None or self.seat.unseen > UNSEEN_MOST:
                 raise
             return None
         except (TransportError, ServerError, ThrottledError) as error:
             self._warn(f"cannot be looked at for now ({type(error).__name__})")
             return None
-        self._unseen = 0
+        self.seat.unseen = 0
         return self._believed(task)
 
     def _believed(self, task: Task) -> Task | None:
@@ -105,7 +91,7 @@ class Looks:
             self._warn(f"has the unknown status {task.status!r:.40}, taken for running")
         if self.seen is None or task.status != self.seen.status:
             self.tell(task)
-        self.seen = task
+        self.seat.seen = task
         return task
 
     def _warn(self, text: str) -> None:

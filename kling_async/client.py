@@ -4,7 +4,6 @@ KlingClient: one pool, one key, a coroutine for each endpoint.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from random import random
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -24,10 +23,11 @@ from ._endpoints import (
 from ._environment import credentials_from_env
 from ._exchange import Exchange, log
 from ._ids import check_external_task_id, check_id
-from ._inbox import Ear, Eyes, Inbox, calmer
+from ._inbox import Eyes, Inbox
 from ._lease import Owner
 from ._open import open_transport
 from ._pages import Pages
+from ._poller import Poller
 from ._reconcile import Reconciliation
 from ._search import Search
 from ._shelter import parting
@@ -105,7 +105,7 @@ class KlingClient(Calls):
         self._inbox = None if inbox is None else _fitting(inbox, callback_url)
         self._observer = observer
         self._retry = RetryPolicy() if retry is None else retry
-        self._poll = PollPolicy() if poll is None else poll
+        self._poller = Poller(lambda: self._exchange, PollPolicy() if poll is None else poll, self._inbox)
         self._connections = check_count("connections", connections)
         self._owner = Owner(type(self).__name__)
         self._own: Transport | None = None
@@ -301,10 +301,7 @@ class KlingClient(Calls):
     def _looks(self, task: Task | str) -> Looks:
         seen = task if isinstance(task, Task) else None
         task_id = seen.task_id if seen else check_id("task", task)
-        policy, ear = (self._poll, None) if self._inbox is None else (calmer(self._poll), Ear(self._inbox))
-        return Looks(
-            task_id=task_id, look=self._look, policy=policy, chance=random, tell=self._tell, seen=seen, ear=ear
-        )
+        return Looks(self._poller, self._poller.seat(task_id, seen), self._tell)
 
     async def download(
         self, source: Video | str, path: str | Path, *, overwrite: bool = False, progress: Progress | None = None

@@ -180,6 +180,16 @@ class SubmissionError(KlingError):
         self.external_task_id = external_task_id
 
 
+_IN_DOUBT = (
+    "a paid task may exist. client.reconcile() settles it where the host can find it; else look in the provider's"
+    " console before you create again under another id"
+)
+_ABSENT = (
+    "most likely none exists, for the host, which finds external ids, shows no such task. With"
+    " RetryPolicy(on_unknown='resend') the same id may be sent again; or create under another id"
+)
+
+
 class UnknownOutcomeError(SubmissionError):
     """
     A create was sent and no usable answer came: a paid task may or may not exist.
@@ -201,11 +211,10 @@ class UnknownOutcomeError(SubmissionError):
         self.absent = absent
         """Whether every look said that there is no such task, on a host that is known to find external ids."""
         why = f" ({because})" if because else ""
-        exists = "a host that finds external ids shows no such task" if absent else "a paid task may exist"
+        told = _ABSENT if absent else _IN_DOUBT
+        sent = first_sent_at.isoformat(timespec="seconds")
         super().__init__(
-            f"the create {external_task_id!r} was sent at {first_sent_at.isoformat(timespec='seconds')} and its outcome"
-            f" is unknown{why}: {exists}. Settle it with client.reconcile(), or look in the provider's console before"
-            " you create again under another id",
+            f"the create {external_task_id!r} was sent at {sent} and its outcome is unknown{why}: {told}",
             external_task_id=external_task_id,
         )
 

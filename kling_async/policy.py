@@ -65,7 +65,10 @@ class RetryPolicy:
     ceiling: float = field(default=20.0, validator=_positive)
     """Seconds that a drawn wait never exceeds."""
     doubt: float = field(default=90.0, validator=_positive)
-    """Seconds over which the outcome of a create is looked for when its reply was lost."""
+    """
+    Seconds over which the outcome of a create is looked for when its reply was lost. They must be longer than a host's
+    index of tasks ever lags behind: with `resend`, an absence that is proven too early is paid for twice.
+    """
     on_unknown: str = field(default="raise")
     """What to do when it is not found: `raise`, or `resend` and take the risk of paying twice."""
 

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import accumulate, count, repeat, takewhile
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,6 +24,8 @@ import anyio
 import anyio.lowlevel
 import orjson
 from attrs import define, evolve, field, frozen
+from hypothesis import register_random
+from trio._core import _run as trio_run
 
 from kling_async import (
     ApiKey,
@@ -50,10 +53,18 @@ from kling_async.stores import Abilities
 from tests.conftest import JumpingLoop
 from tests.simulating import Caller
 
+register_random(trio_run._r)  # or the order in which trio runs its tasks is another at each replay
+
 EDIT = Removal.of("the stones")
-DIRECT, RELAY, COMET = "https://api-singapore.klingai.com", "https://relay.example.com", "https://api.cometapi.com/kling"
+DIRECT, RELAY, COMET = (
+    "https://api-singapore.klingai.com",
+    "https://relay.example.com",
+    "https://api.cometapi.com/kling",
+)
 LEASE = 300.0
 """Seconds until an owner that shows no sign of life may be followed: SqliteStore's own."""
+BLINK = 1e-3
+"""Seconds by which two sums of the same times may differ."""
 EXCHANGE = 60.0
 """Seconds after which a transport gives up on a reply."""
 LIMIT = 20_000.0
@@ -125,11 +136,12 @@ GET = {
 """What may become of a look."""
 GLITCHES = {"missing", "wrong"}
 """Looks that do not find what is there: fewer than three of them must prove nothing."""
-OPERATIONS = (
+STORED = (
     "claim", "release", "abilities", "learn", "recent", "get",
     "put intent", "put sending", "put unknown", "put absent", "put refused", "put accepted",
-    "POST", "POST done", "GET", "LIST",
 )  # fmt: skip
+"""Operations of a store."""
+OPERATIONS = (*STORED, "POST", "POST done", "GET", "LIST")
 """Where trouble may meet a call: just before one of these."""
 
 
@@ -151,6 +163,8 @@ class Ways:
     on_unknown: str = "raise"
     doubt: float = 90.0
     attempts: int = 3
+    ahead: float = 0.0
+    """Seconds by which the clock of one process is ahead of the other's."""
 
     @property
     def tells(self):
@@ -399,6 +413,8 @@ class Place:
     folder: Path | None
     memory: Leased | None
     owners: dict = field(factory=dict)
+    attempts: dict = field(factory=dict)
+    """How often each id was sent from here."""
 
     def connect(self):
         """What a new client uses."""
@@ -425,7 +441,7 @@ class View:
         if trouble is not None and not world.ways.allows(operation, trouble):
             trouble = None
         what = trouble.what if trouble else None
-        stored = operation in OPERATIONS[:12]
+        stored = operation in STORED
         if what == "pause":
             await anyio.sleep(trouble.seconds)
         elif what == "hold":
@@ -577,9 +593,12 @@ class World:
             ),
         )
         self.machine = self.simulator._desk.machine
-        self.now, self.seconds, self.operations, self.moving = 0.0, 0.0, 0, 0
-        self.sessions, self.calls, self.drawn = [], [], []
-        self.slots, self.processes, self.late, self.moved, self.stores = [None, None], [], set(), False, []
+        self.now, self.operations, self.moving = 0.0, 0, 0
+        self.calls, self.drawn, self.stores = [], [], []
+        self.slots, self.processes = [None, None], []
+        self.moved = False
+        self.late = set()
+        """Ids that were sent when another had taken over already (W9): a look just before that does not see them."""
         self._exit = ExitStack()
         self._exit.enter_context(patch("kling_async._sqlite.time", self._time()))
         self._exit.enter_context(patch("kling_async._create.drawn_id", iter(DRAWN).__next__))
@@ -600,10 +619,10 @@ class World:
         """Unix time; what it shows where no loop runs is the last that was seen."""
         return EPOCH + self.now
 
-    def wall(self):
-        """The wall clock that clients go by."""
+    def wall(self, ahead=0.0):
+        """The wall clock that a client goes by; two of them may differ."""
         self.now = anyio.current_time()
-        return datetime.fromtimestamp(self.clock(), UTC)
+        return datetime.fromtimestamp(self.clock() + ahead, UTC)
 
     def tick(self, operation):
         """See the time, and count: what goes on for ever is stuck."""
@@ -644,7 +663,7 @@ class World:
             retry=RetryPolicy(attempts=ways.attempts, doubt=ways.doubt, on_unknown=ways.on_unknown),
         )
         await client.__aenter__()
-        client.creates.doubts.search.now = self.wall
+        client.creates.doubts.search.now = partial(self.wall, ways.ahead if number else 0.0)
         self.slots[number] = process = Process(view, client)
         self.processes.append(process)
         return process
@@ -661,18 +680,18 @@ class World:
         self._script([*faults(CREATE, create), *faults(GET, self._bearable(get))])
         # One that is held keeps others of its process waiting that are at the same id.
         holds = len({call.slot for call in calls}) == len(calls)
-        for call in calls:
+        for number, call in enumerate(calls, len(self.calls)):
             call.troubles = tuple(one for one in call.troubles if holds or one.what != "hold")
             if call.key == "drawn":
                 call.key = self.drawn[-1] if self.drawn else None
-            call.session = f"s-{len(self.sessions)}"
-            self.sessions.append(call)
+            call.session = f"s-{number}"
             self.machine.selections.sessions[call.session] = evolve(self.session, session_id=call.session)
+
+        self.calls += calls
 
         async def work(group):
             for call in calls:
                 call.process = await self._opened(call.slot)
-            self.calls += calls
             self.moving += len(calls)
             for call in calls:
                 group.start_soon(self._act, call)
@@ -821,7 +840,7 @@ class World:
             return
         self.kill_all()
         self.moved = True
-        self.pass_time(max(self.ways.lag, LOOK_GOOD) + 1)
+        self.pass_time(max(self.ways.lag, LOOK_GOOD + abs(self.ways.ahead)) + 1)
         if lose:
             self.places[self.places.index(self.place)] = self.place = self._place()
         else:
@@ -855,7 +874,7 @@ class World:
         if claimed.state in KNOWN:
             return
         owner = view.place.owners.get(key)
-        assert owner is None or owner.until <= self.now, f"{key} was taken from its owner"
+        assert owner is None or owner.until <= self.now + BLINK, f"{key} was taken from its owner"
         assert claimed.fence > (before.fence if before is not None else 0), "a fencing number came twice"
         view.place.owners[key] = Owner(view, CALL.get(), claimed.fence, self.now + LEASE)
 
@@ -889,7 +908,9 @@ class World:
         row = view.store.peek(key)
         assert row is not None, "sent without an intent"
         assert ("sending", None) == (row.state, row.task_id), f"sent while its row is {row.state}"
+        assert row.attempts > view.place.attempts.get(key, 0), "sent without being written down anew"
         assert row.first_sent_at is not None
+        view.place.attempts[key] = row.attempts
         owner = view.place.owners.get(key)
         assert owner is not None, "sent by nobody"
         assert owner.view is view, "sent by an earlier owner"
@@ -929,7 +950,8 @@ class World:
                 client._inbox.put(hint)
                 return await client._inbox.reader.look(hint)
             case "wait":
-                return await client.wait(Task(task_id=runs[-1].task_id, external_task_id=call.key, status="submitted")) if runs else None
+                task_id = runs[-1].task_id if runs else "404"
+                return await client.wait(Task(task_id=task_id, external_task_id=call.key, status="submitted"))
             case "known":
                 found = await client.creates.known(call.key, call.payload)
                 if found is not None:
@@ -960,21 +982,12 @@ class World:
             self.check_charges(key)
 
     def _judge_payload(self, call, outcome):
-        row = self._row(call.key)
+        row = call.process.view.store.peek(call.key)
         if isinstance(outcome, KeyConflictError):
             assert row.payload != call.payload
             assert (0, 0) == (call.posts, self.paid_by(call)), "sent what conflicts"
         elif isinstance(outcome, Task | UnknownOutcomeError):
             assert row is None or row.payload == call.payload, "another payload passed for the same"
-
-    def _row(self, key):
-        store = next((store for store in reversed(self.stores) if self._is_here(store)), None)
-        return None if store is None else store.peek(key)
-
-    def _is_here(self, store):
-        return store is self.place.memory or (
-            self.place.memory is None and store.path.parent == self.place.folder and store._connection is not None
-        )
 
     def _judge_absent(self, key, *, absent):
         if absent and self.ways.proves and not (key in self.late and self.ways.lag):
@@ -1013,6 +1026,12 @@ class World:
 
     def _age(self, row):
         return timedelta(seconds=self.clock() - row.created_at.timestamp())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
     def close(self):
         """Leave nothing open."""

@@ -302,7 +302,7 @@ def test_wrong_usage_points_at_the_help_of_its_command(run):
         (DecodeError("the mask makes no sense"), "the mask makes no sense", ""),
         (SelectionDirtyError([3]), "what the service holds for frame 3 is not known", "Run the command again"),
         (DownloadError("x.example: HTTP 404 instead of the file; look", status=404), "x.example: HTTP 404", "30 days"),
-        (DownloadError("x.example: broke off: 3 of 7"), "x.example: the file broke off", "Try again"),
+        (DownloadError("x.example: broke off (3 of 7"), "x.example: the file broke off", "Try again"),
         (DownloadError("x.example: more than 3 redirects"), "x.example: more than 3 redirects", ""),
         (FileNotFoundError(2, "No such file", "a.mp4"), "a.mp4: No such file", ""),
         (OSError("odd"), "odd", ""),

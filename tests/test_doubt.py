@@ -14,6 +14,7 @@ from kling_async import (
     ApiKey,
     KeyConflictError,
     KlingClient,
+    KlingError,
     MemoryStore,
     Removal,
     RetryPolicy,
@@ -553,4 +554,24 @@ async def test_leaving_a_doubt_names_its_create(caplog):
         assert "'order-1'" in notes[0]
         assert "'order-1'" in caplog.text
         assert "order-1" == (await Account(client).order()).external_task_id
+    assert {"order-1": 1} == dict(simulator.charges)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("create", "gateway", handled=True),
+        Fault("create", "status", status=404, handled=True),
+        Fault("create", "redirect", handled=True),
+    ],
+    ids=["invalid_request", "404", "redirect"],
+)
+async def test_a_refusal_that_covers_an_acceptance_is_not_paid_again(fault):
+    """
+    A relay's words are taken for a refusal, but the next create of that id looks for it first.
+    """
+    simulator, store = Simulator(shape=Shape(external_ids="repeatable"), faults=[fault]), MemoryStore()
+    with pytest.raises(KlingError):
+        await ordered(simulator, store=store)
+    assert "order-1" == (await ordered(simulator, store=store)).external_task_id
     assert {"order-1": 1} == dict(simulator.charges)

@@ -296,3 +296,12 @@ async def test_a_store_lives_through_two_clients_one_after_the_other(tmp_path):
         await store.aclose()
     with anyio.fail_after(5):
         await store.aclose()
+
+
+@pytest.mark.parametrize("path", ["", ".", ":memory:", None, 7])
+def test_a_store_is_a_file(path):
+    """
+    What keeps nothing for the next process is refused before anything relies on it.
+    """
+    with pytest.raises(InvalidInputError, match="path"):
+        SqliteStore(path)

@@ -37,12 +37,13 @@ def ways(draw):
         external_ids=draw(one_of("repeatable", "repeatable", "repeatable", "repeatable", "unique", "dropped")),
         envelope=draw(one_of("raw", "raw", "raw", "raw", "wrapped1", "flat")),
         finds=draw(one_of(True, True, True, False)),
-        lag=draw(one_of(0.0, 0.0, 5.0, doubt + 50)),
+        lag=draw(one_of(0.0, 5.0, 5.0, doubt + 50)),
         lists=draw(some.booleans()),
         proven=draw(some.booleans()),
         on_unknown=draw(one_of("raise", "resend")),
         doubt=doubt,
         attempts=draw(one_of(1, 3)),
+        ahead=draw(one_of(0.0, 0.0, 200.0, -200.0)),
     )
 
 
@@ -156,6 +157,11 @@ class Submit(RuleBasedStateMachine):
     def blind(self, slot, wrong):
         """Nobody sees a create whose reply is lost, but at last it seems not to be there."""
         self.world.step(Call(slot=slot), create=["lost"], get=self.world.blindness(wrong))
+
+    @rule(slot=some.integers(0, 1), become=one_of("lost", "5000 done", "hang done"))
+    def slow(self, slot, become):
+        """A create is long on its way, and its reply is lost."""
+        self.world.step(Call(slot=slot, troubles=(Trouble("POST", "pause", 2000.0),)), create=[become])
 
     @rule(hold=HOLDS, create=CREATES, call=calls("create", FIRST, most=1), then=CREATES, late=some.booleans())
     def overtake(self, hold, create, call, then, late):

@@ -51,6 +51,8 @@ LAYERS = {
         "_create",
         "_reconcile",
         "_inbox",
+        "_listing",
+        "_poller",
         "_watch",
         "_pages",
         "_calls",

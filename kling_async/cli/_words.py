@@ -157,9 +157,9 @@ def _unknown(error: UnknownOutcomeError, service: Service) -> Told:
 @_told.register
 def _unfetched(error: DownloadError, _service: Service) -> Told:
     """What a host says of itself is left out: it speaks of lengths and headers."""
-    host, broke_off, _ = str(error).partition(": broke off: ")
+    host, broke_off, _ = str(error).partition(": broke off (")
     if broke_off:
-        return Told(f"{host}: the file broke off", "Try again: nothing is left of the part that came.")
+        return Told(f"{host}: the file broke off", "Try again: it goes on where it broke off, if the server can.")
     if error.status in {403, 404, 410}:
         what = f"{host.partition(';')[0]}: the link has expired, or is not there yet"
         return Told(what, "Run kling-async tasks download TASK: it asks for a fresh link. Results live for 30 days.")
