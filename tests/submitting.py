@@ -43,6 +43,7 @@ from kling_async import (
     Task,
     UnknownOutcomeError,
 )
+from kling_async._auth import fingerprint
 from kling_async._hints import Hint
 from kling_async._submit import AGE_MOST
 from kling_async.models import Reconciled
@@ -164,7 +165,9 @@ class Ways:
     doubt: float = 90.0
     attempts: int = 3
     ahead: float = 0.0
-    """Seconds by which the clock of one process is ahead of the other's."""
+    """Seconds by which the clock of one slot is ahead of the other's."""
+    two_keys: bool = False
+    """Whether each slot has a key of its own, as two accounts would have."""
 
     @property
     def tells(self):
@@ -431,6 +434,7 @@ class View:
     place: Place
     store: object
     transport: object
+    account: str
     dead: bool = False
 
     async def _meet(self, operation):
@@ -653,9 +657,10 @@ class World:
             return process
         ways, store = self.ways, self.place.connect()
         self.stores.append(store)
-        view = View(self, self.place, store, self.simulator.transport())
+        credentials = ApiKey(f"{self.key}-{number}" if ways.two_keys else self.key)
+        view = View(self, self.place, store, self.simulator.transport(), fingerprint(credentials))
         client = KlingClient(
-            ApiKey(self.key),
+            credentials,
             base_url=ways.base_url,
             transport=view,
             store=view,
@@ -898,6 +903,7 @@ class World:
         assert intent.task_id is None
         if intent.state == "absent":
             assert self.ways.may_resend, "called absent without leave to send it again, or without proof"
+            assert view.account == intent.account, "called absent by another account"
         assert owner is not None, f"{intent.state} was written by nobody's owner"
         assert owner.view is view, f"{intent.state} was written by an earlier owner"
         assert owner.fence == intent.fence, f"{intent.state} was written with another's number"
@@ -910,6 +916,7 @@ class World:
         assert ("sending", None) == (row.state, row.task_id), f"sent while its row is {row.state}"
         assert row.attempts > view.place.attempts.get(key, 0), "sent without being written down anew"
         assert row.first_sent_at is not None
+        assert view.account == row.account
         view.place.attempts[key] = row.attempts
         owner = view.place.owners.get(key)
         assert owner is not None, "sent by nobody"

@@ -149,6 +149,7 @@ async def test_current_is_the_innermost():
             assert inner is current()
         assert outer is current()
 
+
 async def test_a_short_deadline_is_kept_beside_a_long_one():
     """
     A download's hour does not put off the seconds of an exchange, whether it is still under way or long over.

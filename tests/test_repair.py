@@ -179,7 +179,7 @@ async def test_f33_a_session_that_ends_between_preview_and_create():
         before = len(simulator.log)
         await paid(simulator, selection, {40: ((A.x, A.y), (B.x, B.y))})
         assert first != selection.session_id
-        assert ["clear", "init", "add", "create"] == asked(simulator, since=before)
+        assert ["clear", "init", "add", "get", "create"] == asked(simulator, since=before)
 
 
 async def test_f33_a_host_that_has_another_code_for_a_session_that_is_over():

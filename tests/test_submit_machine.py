@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from kling_async import KlingError, Task, UnknownOutcomeError
 from kling_async._exchange import log
 from tests.submitting import ANY, COMET, CREATE, DIRECT, GET, LEASE, OPERATIONS, RELAY, Call, Trouble, Ways, World
 
@@ -44,6 +45,7 @@ def ways(draw):
         doubt=doubt,
         attempts=draw(one_of(1, 3)),
         ahead=draw(one_of(0.0, 0.0, 200.0, -200.0)),
+        two_keys=draw(one_of(*[False] * 7, True)),
     )
 
 
@@ -224,3 +226,47 @@ def test_no_id_is_charged_twice_and_nobody_is_told_a_lie(request, monkeypatch):
             max_examples=examples, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
+
+
+BOTH = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+@BOTH
+@pytest.mark.parametrize(("refusal", "operation"), [("1302", "put refused"), ("unsent", "put intent")])
+def test_what_the_store_did_not_note_is_not_waited_for(backend, refusal, operation):
+    """
+    A refusal that could not be written leaves the row as sent: the create lets go of it, and looks for its task.
+    """
+    with World(Ways(backend=backend, proven=True)) as world:
+        outcome = world.step(Call(troubles=(Trouble(operation, "fail"),)), create=[refusal])[0]
+        assert isinstance(outcome, UnknownOutcomeError)
+        assert (True, 90.0) == (outcome.absent, pytest.approx(world.now, abs=2))
+        assert [] == world.runs(outcome.external_task_id)
+        world.finish()
+
+
+@BOTH
+@pytest.mark.parametrize("refusal", ["1303", "1301", "unsent"])
+def test_what_was_refused_here_may_be_paid_elsewhere_meanwhile(backend, refusal):
+    """
+    An id that was not created is looked for again before it is sent, once the last look is over a minute old.
+    """
+    with World(Ways(backend=backend, attempts=1)) as world:
+        assert isinstance(world.step(Call(key="order-0"), create=[refusal])[0], KlingError)
+        world.elsewhere(lose=False)
+        paid = world.step(Call(key="order-0"))[0]
+        world.elsewhere(lose=False)
+        assert paid.task_id == world.step(Call(key="order-0"))[0].task_id
+        assert {"order-0": 1} == dict(world.simulator.charges)
+
+
+@BOTH
+def test_what_was_long_on_its_way_is_looked_for_as_long_as_any_other(backend):
+    """
+    Over half an hour after it was written down it is accepted, and its reply is lost: an index may lag behind it still.
+    """
+    with World(Ways(backend=backend, proven=True, lag=5.0)) as world:
+        late = Call(key="order-0", troubles=(Trouble("POST", "pause", 2000.0),))
+        assert "order-0" == world.step(late, create=["lost"])[0].external_task_id
+        assert isinstance(late.outcome, Task)
+        assert {"order-0": 1} == dict(world.simulator.charges)
