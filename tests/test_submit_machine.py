@@ -14,7 +14,7 @@ from kling_async import KlingError, Task, UnknownOutcomeError
 from kling_async._exchange import log
 from tests.submitting import ANY, COMET, CREATE, DIRECT, GET, LEASE, OPERATIONS, RELAY, Call, Trouble, Ways, World
 
-EXAMPLES, LONG = 800, 10_000
+EXAMPLES, LONG = 600, 10_000
 DAY = 86_400.0
 
 
