@@ -33,12 +33,10 @@ from ._submit import (
 from ._urls import check_callback_url, check_url
 from .edits import Edit
 from .errors import (
-    APIError,
-    DecodeError,
     KlingError,
     NotFoundError,
     StoreError,
-    TransportError,
+    UnknownOutcomeError,
 )
 from .models import FAILED, Task
 from .slots import Slots
@@ -185,7 +183,9 @@ class Creates:
             try:
                 with named(evolve(meant, state="unknown")):
                     task = await self._owned(meant, body, given=given)
-            except (StoreError, TransportError, APIError, DecodeError) as error:
+            except UnknownOutcomeError:
+                raise
+            except KlingError as error:
                 # We may have sent it before, so that this must not read as if nothing was created.
                 raise self.doubts.unknown(meant, error) from error
         return task
