@@ -9,6 +9,7 @@ import asyncio
 import io
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from functools import lru_cache
 from pathlib import Path
 from socket import AF_INET, AddressFamily
 from ssl import SSLContext
@@ -61,6 +62,9 @@ KEPT_ALIVE: Final = 75.0
 REDIRECTS: Final = 3
 GRACE: Final = 5.0
 """Seconds that closing waits for what was cut off, at most."""
+
+KNOWN: Final = 256
+"""URLs of calls that are kept as aiohttp takes them: all endpoints, and those of tasks looked at one by one."""
 
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
 _FAULTS: Final = (ClientError, OSError, ValueError)
@@ -162,11 +166,14 @@ class AiohttpTransport:
             DecodeError: The reply is larger than the limit.
             ClosedError: The transport is closed, or was closed meanwhile.
         """
-        url = _parsed(request.url)
+        url = _known(request.url)
         flight = Flight(self._flights, self.total)
         try:
             with flight:
-                await self._turn(flight)
+                if self._turns.locked():
+                    await self._turn(flight)
+                else:
+                    await self._turns.acquire()
                 try:
                     return await self._send(request, url)
                 finally:
@@ -175,14 +182,13 @@ class AiohttpTransport:
             raise self._fault(error, flight, url) from _bare(error)
 
     async def _turn(self, flight: Flight) -> None:
-        flight.waits = self._turns.locked()
+        flight.waits = True
         await self._turns.acquire()
-        if flight.waits:
-            flight.waits = False
-            self._flights.board(flight, self.total)
+        flight.waits = False
+        self._flights.board(flight, self.total)
 
     async def _send(self, request: Request, url: URL) -> Response:
-        proxy, proxy_headers = self._way(url)
+        proxy, proxy_headers = (None, None) if self._through is None else self._way(url)
         reply = await self._session.request(
             request.method,
             url,
@@ -197,20 +203,19 @@ class AiohttpTransport:
         except BaseException:
             reply.close()
             raise
-        return Response(reply.status, {name.lower(): text for name, text in reply.headers.items()}, body)
+        return Response(reply.status, reply.headers, body)
 
     async def _body(self, reply: ClientResponse) -> bytes:
-        pieces: list[bytes] = []
-        left = self.body_limit
+        content, size = reply.content, 0
+        pieces = list[bytes]()
         # Counted as it is decompressed, piece by piece: a bomb is defused at the limit, not after it.
-        while piece := await reply.content.readany():
-            left -= len(piece)
-            if left < 0:
-                raise DecodeError(
-                    f"{reply.url.host}: the reply is larger than {self.body_limit} bytes", status=reply.status
-                )
+        while size <= self.body_limit:
+            if content.at_eof():
+                return b"".join(pieces)
+            piece = await content.readany()
+            size += len(piece)
             pieces.append(piece)
-        return b"".join(pieces)
+        raise DecodeError(f"{reply.url.host}: the reply is larger than {self.body_limit} bytes", status=reply.status)
 
     def _fault(self, error: Exception, flight: Flight, url: URL) -> TransportError | InvalidInputError:
         reason = _scrubbed(error, url)
@@ -354,6 +359,9 @@ def _parsed(text: str, base: URL | None = None) -> URL:
     if not whole or url.scheme not in {"http", "https"} or url.user is not None:
         raise InvalidInputError("url", "must be a whole http or https URL without user name and password")
     return url
+
+
+_known = lru_cache(KNOWN)(_parsed)
 
 
 def _onward(reply: ClientResponse) -> URL:

@@ -120,6 +120,15 @@ class Signer:
     _token: str = field(default="", init=False, repr=False)
     _renew_at: float = field(default=0.0, init=False)
     _early: float = field(default=EARLY, init=False)
+    _telling: tuple[tuple[str, bytes], ...] = field(default=(), init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._tell()
+
+    def _tell(self) -> None:
+        pair = self.credentials
+        secrets = (pair.key,) if isinstance(pair, ApiKey) else (pair.access_key, pair.secret_key, self._token)
+        self._telling = tuple((secret, secret.encode()) for secret in secrets if len(secret) >= TELLING)
 
     def authorization(self, now: float) -> str:
         """
@@ -134,20 +143,19 @@ class Signer:
         if not self._renew_at - LIFE * RENEW_AT <= now < self._renew_at:
             self._token = _sign(self.credentials, now, self._early)
             self._renew_at = now + LIFE * RENEW_AT
+            self._tell()
         return f"Bearer {self._token}"
 
     def struck(self, response: Response) -> Response:
         """
         A reply without our secrets: gateways echo keys in their refusals, some of these behind a 200.
         """
-        pair = self.credentials
-        for secret in (pair.key,) if isinstance(pair, ApiKey) else (pair.access_key, pair.secret_key, self._token):
-            if len(secret) < TELLING:
-                continue
-            if (wire := secret.encode()) in response.body:
+        fields = "\n".join(response.headers.values())
+        for secret, wire in self._telling:
+            if wire in response.body:
                 response = evolve(response, body=response.body.replace(wire, b"***"))
-            if any(secret in text for text in response.headers.values()):
-                headers = {name: text.replace(secret, "***") for name, text in response.headers.items()}
+            if secret in fields:
+                headers = {name.lower(): text.replace(secret, "***") for name, text in response.headers.items()}
                 response = evolve(response, headers=headers)
         return response
 

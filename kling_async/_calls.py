@@ -12,7 +12,7 @@ from ._create import Creates
 from ._endpoints import ADD, CLEAR, DELETE, GET, INIT, LIST, PREVIEW, Host
 from ._exchange import Exchange
 from ._ids import check_external_task_id, check_id
-from ._lease import Lease, Owner
+from ._lease import OPEN, Lease, Owner
 from ._urls import check_url
 from .edits import Edit
 from .errors import InvalidInputError, NotFoundError, UnsupportedError
@@ -42,7 +42,8 @@ class Calls:
         Raises:
             ClosedError: The client is not open.
         """
-        self._lease("create_task")
+        if self._owner.state != OPEN:
+            self._lease("create_task")
         return self._creates
 
     async def init_selection(self, *, video_url: str | None = None, video_id: str | None = None) -> SelectionInfo:
@@ -183,18 +184,15 @@ class Calls:
         """
         with self._lease("get_task"):
             if external_task_id is None:
-                return await self._look(check_id("task_id", task_id))
+                return await self._exchange(GET, path=GET.at(check_id("task_id", task_id)))
             if task_id is not None:
                 raise InvalidInputError("task_id and external_task_id", "give exactly one of them")
             try:
-                return await self._look(check_external_task_id(external_task_id))
+                return await self._exchange(GET, path=GET.at(check_external_task_id(external_task_id)))
             except NotFoundError as error:
                 if not self._host.finds_external_ids:
                     error.add_note(f"{self._host.name} is not known to find external ids: this proves nothing")
                 raise
-
-    async def _look(self, task_id: str) -> Task:
-        return await self._exchange(GET, path=GET.at(task_id))
 
     async def list_tasks(self, page: int = 1, page_size: int = 30) -> tuple[Task, ...]:
         """

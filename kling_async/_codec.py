@@ -12,12 +12,10 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from functools import cache, partial
-from typing import TypeVar, cast, get_args
+from typing import TYPE_CHECKING, TypeVar, cast, get_args
 
 import attrs
-import cattrs
 import orjson
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from . import edits, jobs, masks, models, pictures, points
 from ._auth import ApiKey, KeyPair
@@ -29,6 +27,9 @@ from .edits import Edit
 from .errors import DecodeError, InvalidInputError
 from .models import Marks, check_frame_index
 from .points import Point
+
+if TYPE_CHECKING:
+    import cattrs
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ VALUES: tuple[type, ...] = (
 )
 """What `to_dict` and `from_dict` take; the whole replies behind them (`raw`) stay behind."""
 
-_MILLISECONDS = 10**11
+MILLISECONDS = 10**11
 """Unix times above are milliseconds (Kling's), below seconds (the gateways')."""
 
 
@@ -118,7 +119,7 @@ def _as_time(value: object, _type: type) -> datetime:
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     number = _as_float(value, float)
     try:
-        return datetime.fromtimestamp(number / 1000 if number > _MILLISECONDS else number, UTC)
+        return datetime.fromtimestamp(number / 1000 if number > MILLISECONDS else number, UTC)
     except (OverflowError, OSError) as error:
         msg = f"expected a time, got {number:g}"
         raise ValueError(msg) from error
@@ -148,10 +149,12 @@ SCALARS: Mapping[type, Callable[[object, type], object]] = {
 
 
 @cache
-def converter() -> cattrs.Converter:
+def converter() -> "cattrs.Converter":
     """
-    The converter, built on first use.
+    The converter, built on first use and loaded with it; what reads and writes a kind of value, on the first of these.
     """
+    import cattrs
+
     made = cattrs.Converter(detailed_validation=True, unstruct_collection_overrides={tuple: list})
     for scalar, hook in SCALARS.items():
         made.register_structure_hook(scalar, hook)
@@ -162,17 +165,28 @@ def converter() -> cattrs.Converter:
     made.register_unstructure_hook(Marks, _from_marks)
     made.register_structure_hook_func(lambda kind: kind == (Mapping[str, object] | None), lambda value, _: value)
     made.register_unstructure_hook_func(lambda kind: kind == frozenset[int], sorted)
-    _tell_edits_apart(made)  # first, for what a job's edit is read with is settled when the job's hooks are made
-    for kind in VALUES:
-        left_out = {"raw": override(omit=True)} if "raw" in attrs.fields_dict(kind) else {}
-        plain: Plain = make_dict_unstructure_fn(kind, made, **left_out)  # type: ignore[arg-type]
-        mode = getattr(kind, "edit_mode", None)
-        made.register_unstructure_hook(kind, partial(_with_mode, mode, plain) if mode else plain)
-        made.register_structure_hook(kind, make_dict_structure_fn(kind, made))
+    _tell_edits_apart(made)
+    made.register_structure_hook_factory(VALUES.__contains__, partial(_reader, made))
+    made.register_unstructure_hook_factory(VALUES.__contains__, partial(_writer, made))
     return made
 
 
-def _tell_edits_apart(made: cattrs.Converter) -> None:
+def _reader(made: "cattrs.Converter", kind: type[T]) -> Callable[[Mapping[str, object], type[T]], T]:
+    from cattrs.gen import make_dict_structure_fn
+
+    return make_dict_structure_fn(kind, made)
+
+
+def _writer(made: "cattrs.Converter", kind: type) -> Plain:
+    from cattrs.gen import make_dict_unstructure_fn, override
+
+    left_out = {"raw": override(omit=True)} if "raw" in attrs.fields_dict(kind) else {}
+    plain: Plain = make_dict_unstructure_fn(kind, made, **left_out)  # type: ignore[arg-type]
+    mode = getattr(kind, "edit_mode", None)
+    return partial(_with_mode, mode, plain) if mode else plain
+
+
+def _tell_edits_apart(made: "cattrs.Converter") -> None:
     """An edit says its mode, so that a job's can be told from the others."""
     kinds = {kind.edit_mode: kind for kind in get_args(Edits)}
 
@@ -237,7 +251,9 @@ def structured(kind: type[T], data: object, *, what: str, at: Mapping[str, str])
     """
     try:
         return converter().structure(data, kind)
-    except cattrs.BaseValidationError as error:
+    except ExceptionGroup as error:
+        import cattrs
+
         found = cattrs.transform_error(error, format_exception=_problem)
         problems = [_placed(problem, at) for problem in found]
     # Out here, so that it does not carry as its context what it quotes in excerpts alone.
@@ -336,7 +352,7 @@ def create_body(session_id: str, edit: Edit, *, external_task_id: str, callback_
         InvalidInputError: An id is wrong, or the edit is none of ours.
     """
     given: object = edit
-    if not isinstance(given, get_args(Edits)):
+    if not isinstance(given, edits.Addition | edits.Swap | edits.Removal):
         raise InvalidInputError("edit", f"must be an Addition, a Swap or a Removal, not {type(given).__name__}")
     body: dict[str, object] = {
         "session_id": check_id("session_id", session_id),

@@ -7,11 +7,13 @@ absence, with leave to resend, lets it go out again; any other doubt ends in Unk
 """
 
 from collections.abc import Callable
+from functools import partial
 from weakref import WeakValueDictionary
 
 import anyio
 from attrs import define, evolve, field
 
+from ._budget import price
 from ._codec import create_body, encode
 from ._doubt import Doubts, named
 from ._endpoints import CREATE, GET
@@ -24,10 +26,10 @@ from ._search import Sign
 from ._shelter import parting
 from ._submit import (
     DOUBTFUL,
-    SENDABLE,
     Intent,
     after,
     check_same,
+    moved,
     session_digest,
 )
 from ._urls import check_callback_url, check_url
@@ -89,7 +91,7 @@ class Creates:
         """
         with self.lease("create_task"):
             local = self.exchange.host.local
-            key = drawn_id() if external_task_id is None else external_task_id
+            key, given = (drawn_id(), False) if external_task_id is None else (external_task_id, True)
             hook = self.callback_url(key) if callback_url is None else check_callback_url(callback_url, local=local)
             body = encode(create_body(session_id, edit, external_task_id=key, callback_url=hook))
             for picture in edit.pictures:
@@ -97,9 +99,11 @@ class Creates:
                     check_url("image", picture.wire, local=local)
             meant = self._intent(key, payload or session_digest(session_id, edit), session_id)
             try:
+                if not given:
+                    return await self._paid(meant, body, given=False)
                 # One create of an id at a time: the second finds what the first has written.
                 async with self.turn(key):
-                    return await self._paid(meant, body, given=external_task_id is not None)
+                    return await self._paid(meant, body, given=True)
             except KlingError as error:
                 error.external_task_id = key
                 raise
@@ -207,13 +211,16 @@ class Creates:
         """
         The task of an earlier create with this id; else the intent, which may be sent; None where it is ours no more.
         """
+        if intent.fence == 1 and intent.state == "intent" and not given:
+            return intent
         check_same(intent, meant)
-        intent = evolve(intent, session_id=meant.session_id or intent.session_id)
+        if meant.session_id not in {"", intent.session_id}:
+            intent = evolve(intent, session_id=meant.session_id)
         if intent.task_id is not None:
             return (await self.exchange(GET, path=GET.at(intent.task_id))).named(intent.external_task_id)
         if intent.state in DOUBTFUL:
             return await self.doubts.settled(intent)
-        if intent.state in SENDABLE and (given or intent.fence > 1) and not self._is_fresh(intent):
+        if (given or intent.fence > 1) and not self._is_fresh(intent):
             found = await self.doubts.search.first(intent)
             if isinstance(found, Task):
                 return await self.doubts.adopted(intent, found)
@@ -221,7 +228,8 @@ class Creates:
                 raise self.doubts.unknown(intent, "something answers under this id but does not tell it")
             intent = evolve(intent, looked_at=self.doubts.search.now(), account=self.doubts.search.account)
             return intent if intent.state != "intent" or await self.store.put(intent) else None
-        return evolve(intent, account=self.doubts.search.account)
+        ours = intent.account == self.doubts.search.account
+        return intent if ours else evolve(intent, account=self.doubts.search.account)
 
     def _is_fresh(self, intent: Intent) -> bool:
         if intent.looked_at is None:
@@ -230,17 +238,18 @@ class Creates:
 
     async def _send(self, intent: Intent, body: bytes) -> Task | None:
         """Send until it is accepted or refused for good; None where another owner has taken over."""
-        attempt = 0
+        attempt = paid = 0
+        url = self.exchange.host.base_url + CREATE.path
+        reader = partial(read, CREATE, about=self.exchange.about)
         while True:
             attempt += 1
-            now = self.doubts.search.now()
-            intent = evolve(intent, state="sending", attempts=intent.attempts + 1, sent_at=now)
-            intent = evolve(intent, first_sent_at=intent.first_sent_at or now)
+            intent = moved(intent, "sending", sent_at=self.doubts.search.now())
             if not await self.store.put(intent):
                 return None
             try:
                 with named(intent):
-                    return await self._accepted(intent, await self._once(body))
+                    task = await self.exchange.once(CREATE.method, url, body, reader, paid=paid)
+                    return await self._accepted(intent, task)
             except KlingError as error:
                 intent = after(intent, error)
                 with named(intent):
@@ -253,23 +262,18 @@ class Creates:
                         return found
                     if attempt >= self.exchange.retry.attempts:
                         raise self.doubts.unknown(found, error, absent=True) from error
-                    intent = found
+                    intent, paid = found, 0
                     continue
                 delay = self.exchange.delay(attempt, error) if replayable(error, CREATE.replay) else None
                 if delay is None:
                     raise
                 self.exchange.replaying(CREATE.method, CREATE.path, attempt, delay, error)
+                paid = price(error)
             await anyio.sleep(delay)
-
-    async def _once(self, body: bytes) -> Task:
-        url = f"{self.exchange.host.base_url}{CREATE.path}"
-        return await self.exchange.once(
-            CREATE.method, url, body, lambda response: read(CREATE, response, about=self.exchange.about)
-        )
 
     async def _accepted(self, intent: Intent, task: Task) -> Task:
         key = intent.external_task_id
-        await self.doubts.put(evolve(intent, state="accepted", task_id=task.task_id))
+        await self.doubts.put(moved(intent, "accepted", task_id=task.task_id))
         if task.external_task_id == key:
             await self.doubts.search.learn(echoes=True)
         self.doubts.tell(intent, task)

@@ -4,11 +4,10 @@ A create whose outcome is not known, until it is: looked for, adopted, proven ab
 Decides what follows from what a search has found, and writes it down whatever becomes of the caller. Never sends.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 import anyio
-from attrs import define, evolve
+from attrs import define, evolve, frozen
 
 from ._exchange import Exchange, log
 from ._refusals import excerpt
@@ -66,8 +65,9 @@ class Doubts:
         sent = intent.sent_at or intent.first_sent_at or intent.created_at
         # What was sent just now is young, however long it was on its way.
         age = 0.0 if error else (self.search.now() - sent).total_seconds()
-        doubt = self.exchange.retry.doubt
-        times = looks(doubt, age)[:1] if await self.search.hopeless() else looks(doubt, age)
+        times = looks(self.exchange.retry.doubt, age)
+        if await self.search.hopeless():
+            times = times[:1]
         text = "create %s: outcome unknown (%s); looking for its task for %.0f s at most"
         log.info(text, intent.external_task_id, type(error).__name__ if error else "of an earlier run", times[-1])
         began, absences, found = anyio.current_time(), 0, Sign.SILENT
@@ -144,20 +144,26 @@ class Doubts:
         )
 
 
-@contextmanager
-def named(intent: Intent) -> Iterator[None]:
+@frozen
+class named:  # noqa: N801 (a context manager, used as a verb)
     """
     Whoever is cut off in here, cancelled or by an observer's own fault, while a task may be there: the log and the
     exception say which.
     """
-    try:
-        yield
-    except KlingError:
-        raise
-    except BaseException as error:
-        text = f"create {intent.external_task_id!r} was cut off on its way: a paid task may exist"
-        if intent.state not in SENDABLE and text not in getattr(error, "__notes__", ()):
+
+    intent: Intent
+    """The row."""
+
+    def __enter__(self) -> None:
+        """Nothing to begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, KlingError) or self.intent.state in SENDABLE:
+            return
+        text = f"create {self.intent.external_task_id!r} was cut off on its way: a paid task may exist"
+        if text not in getattr(error, "__notes__", ()):
             # First what another Ctrl-C cannot stop midway.
             error.add_note(text)
             log.warning("%s", text)
-        raise

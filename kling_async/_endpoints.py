@@ -66,7 +66,8 @@ class Endpoint(Generic[T]):
         """
         The path with its id filled in; ids come from users and servers, so every reserved character is quoted.
         """
-        return self.path.replace("{id}", quote(task_id, safe=""))
+        plain = task_id.isalnum() and task_id.isascii()
+        return self.path.replace("{id}", task_id if plain else quote(task_id, safe=""))
 
 
 _FAMILY = "/v1/videos/multi-elements"

@@ -4,8 +4,8 @@ One call: sign, send, read, and send again where its licence, the policy and the
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextvars import ContextVar
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from random import random
 from typing import Final, TypeVar
 from urllib.parse import urlencode
@@ -46,11 +46,6 @@ _BUDGETS: Final[WeakValueDictionary[tuple[str, str], Budget]] = WeakValueDiction
 """
 The one thing that clients of a process share, for what one does to a failing host the others do as well. No key is in
 it, and a budget is forgotten with the last client that uses it.
-"""
-_PAID: Final[ContextVar[int]] = ContextVar("_PAID", default=0)
-"""
-What this task has paid for its next sending: the paid create has a loop of its own, which pays in `delay` and then
-sends `once`. A wait that is cancelled leaves it to the task's next call, which at worst earns a few tokens too many.
 """
 
 
@@ -104,24 +99,24 @@ class Exchange:
     """What replays are paid from."""
     _clock_off: float = field(default=0.0, init=False)
 
-    async def __call__(
+    def __call__(
         self,
         endpoint: Endpoint[T],
         *,
         path: str | None = None,
         body: Mapping[str, object] | None = None,
         params: Mapping[str, int | str] | None = None,
-    ) -> T:
+    ) -> Coroutine[None, None, T]:
         """
         Make a call and read its reply, as often as the endpoint's licence, the policy and the budget allow.
         """
-        return await self.repeated(
+        return self.repeated(
             endpoint.method,
             path or endpoint.path,
             body=body,
             params=params,
             licence=endpoint.replay,
-            reader=lambda response: read(endpoint, response, about=self.about),
+            reader=partial(read, endpoint, about=self.about),
         )
 
     async def plain(
@@ -135,14 +130,15 @@ class Exchange:
         """
         Call any other route and return its `data` as plain JSON types; only GET is sent again.
         """
-        return await self.repeated(
+        _, data = await self.repeated(
             method,
             path,
             body=body,
             params=params,
             licence=Replay.SAFE if method == "GET" else Replay.REFUSED,
-            reader=lambda response: unwrap(response, about=self.about)[1],
+            reader=partial(unwrap, about=self.about),
         )
+        return data
 
     async def repeated(
         self,
@@ -158,11 +154,13 @@ class Exchange:
         Send until it is answered, refused for good, or the policy gives up.
         """
         payload = encode(body) if body is not None else b""
-        url = f"{self.host.base_url}{path}{f'?{urlencode(params)}' if params else ''}"
-        attempt = 1
+        url = self.host.base_url + path
+        if params:
+            url += f"?{urlencode(params)}"
+        attempt, paid = 1, 0
         while True:
             try:
-                return await self.once(method, url, payload, reader)
+                return await self.once(method, url, payload, reader, paid=paid)
             except KlingError as error:
                 if not replayable(error, licence):
                     raise
@@ -172,6 +170,7 @@ class Exchange:
                 self.replaying(method, path, attempt, delay, error)
                 if licence is Replay.TWICE and not replayable(error, Replay.REFUSED):
                     licence = Replay.REFUSED
+                paid = price(error)
             await anyio.sleep(delay)
             attempt += 1
 
@@ -190,7 +189,6 @@ class Exchange:
             known = f"{self.budget.left} tokens are left and it costs {cost}; calls that succeed bring them back"
             error.add_note(f"not sent again: too many calls to {self.host.name} failed of late ({known})")
             return None
-        _PAID.set(cost)
         return delay
 
     def replaying(self, method: str, path: str, attempt: int, delay: float, error: KlingError) -> None:
@@ -208,29 +206,39 @@ class Exchange:
         """
         return self.retry.drawn(attempt, chance=self.chance())
 
-    async def once(self, method: str, url: str, payload: bytes, reader: Read[T]) -> T:
+    async def once(self, method: str, url: str, payload: bytes, reader: Read[T], *, paid: int = 0) -> T:
         """
         Send once; with a token that was too early or too late, once more with a new one.
 
         A refused token proves that nothing was done, so this is safe for the paid create as well.
+
+        Args:
+            method: HTTP method.
+            url: The whole URL.
+            payload: The body's bytes.
+            reader: What makes a result of the reply, or raises.
+            paid: What this sending has cost the budget, which gets it back for a success.
         """
-        paid = _PAID.get()
-        if paid:
-            _PAID.set(0)
-        response = await self._send(method, url, payload)
-        try:
-            result = reader(response)
-        except AuthenticationError as error:
-            if not self.signer.renew(error.code):
-                raise
-            log.info("%s: the token was refused with %s; signing another", method, error.code)
-        else:
-            self.budget.earn(paid)
-            return result
-        self._set_clock(response)
-        result = reader(await self._send(method, url, payload))
-        self.budget.earn(paid)
-        return result
+        renewed = False
+        while True:
+            request = self._signed(method, url, payload)
+            told = self.observer is not None or log.isEnabledFor(logging.DEBUG)
+            started = anyio.current_time() if told else 0.0
+            response = await self.transport.exchange(request)
+            if told:
+                self._exchanged(method, url, response.status, anyio.current_time() - started)
+            response = self.signer.struck(response)
+            try:
+                result = reader(response)
+            except AuthenticationError as error:
+                if renewed or not self.signer.renew(error.code):
+                    raise
+                log.info("%s: the token was refused with %s; signing another", method, error.code)
+                self._set_clock(response)
+                renewed = True
+            else:
+                self.budget.earn(paid)
+                return result
 
     def _set_clock(self, refusal: Response) -> None:
         """A token is refused for its times where one of two clocks is wrong: go by the service's, it judges."""
@@ -243,15 +251,6 @@ class Exchange:
         off = told - self.now()
         if abs(off) <= CLOCK_OFF_MOST:
             self._clock_off = off
-
-    async def _send(self, method: str, url: str, payload: bytes) -> Response:
-        request = self._signed(method, url, payload)
-        told = self.observer is not None or log.isEnabledFor(logging.DEBUG)
-        started = anyio.current_time() if told else 0.0
-        response = await self.transport.exchange(request)
-        if told:
-            self._exchanged(method, url, response.status, anyio.current_time() - started)
-        return self.signer.struck(response)
 
     def _signed(self, method: str, url: str, payload: bytes) -> Request:
         # Apart from the call, so that no frame of a failed one has the key among its locals.

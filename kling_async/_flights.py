@@ -12,6 +12,7 @@ from typing import Final, Self
 
 from attrs import define, field
 
+from ._cut import TaskScope
 from .errors import ClosedError
 
 
@@ -31,6 +32,8 @@ class Flights:
     """Set whenever one has ended."""
     timer: asyncio.TimerHandle | None = None
     """Set to the first deadline there was when it was armed."""
+    first: float = inf
+    """That deadline."""
 
     def board(self, flight: "Flight", seconds: float) -> None:
         """
@@ -38,10 +41,17 @@ class Flights:
         """
         loop = flight.task.get_loop()
         deadline = self.aloft[flight] = loop.time() + seconds
-        if deadline < (inf if self.timer is None else self.timer.when()):
-            if self.timer is not None:
-                self.timer.cancel()
-            self.timer = loop.call_at(deadline, self.sweep, loop)
+        if deadline < self.first:
+            self.arm(deadline, loop)
+
+    def arm(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+        """
+        Set the timer, or none where there is no deadline.
+        """
+        if self.timer is not None:
+            self.timer.cancel()
+        self.first = deadline
+        self.timer = loop.call_at(deadline, self.sweep, loop) if deadline < inf else None
 
     def sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """
@@ -51,8 +61,7 @@ class Flights:
         for flight, deadline in self.aloft.items():
             if deadline <= now:
                 flight.cut(TimeoutError(f"{flight.seconds:g} s have passed"))
-        first = min((deadline for deadline in self.aloft.values() if deadline > now), default=inf)
-        self.timer = loop.call_at(first, self.sweep, loop) if first < inf else None
+        self.arm(min((deadline for deadline in self.aloft.values() if deadline > now), default=inf), loop)
 
     async def close(self) -> None:
         """
@@ -69,7 +78,7 @@ class Flights:
 
 
 @define(eq=False)
-class Flight:
+class Flight(TaskScope):
     """
     One call from start to end. Cut off, it ends with the verdict, as `asyncio.timeout` ends with TimeoutError.
     """
@@ -84,17 +93,13 @@ class Flight:
     """For its turn."""
     verdict: Exception | None = None
     """What it ends with once it was cut off."""
-    task: asyncio.Task[object] = field(init=False)
-    """The caller's own task."""
-    _cancelling: int = field(init=False)
     _token: Token["Flight"] = field(init=False)
 
     def __enter__(self) -> Self:
         if self.flights.closed:
             raise ClosedError("the transport is closed: open a new one")
-        task = asyncio.current_task()
-        assert task is not None
-        self.task, self._cancelling, self._token = task, task.cancelling(), _CURRENT.set(self)
+        super().__enter__()
+        self._token = _CURRENT.set(self)
         self.flights.board(self, self.seconds)
         return self
 
@@ -103,14 +108,14 @@ class Flight:
     ) -> None:
         _CURRENT.reset(self._token)
         del self.flights.aloft[self]
-        self.flights.landed.set()
+        if self.flights.closed:
+            self.flights.landed.set()
         # What aiohttp closed may still hold unsent bytes, which it would go on sending; a pooled one is not closing.
         if error is not None and self.wire is not None and self.wire.is_closing():
             self.wire.abort()
-        if self.verdict is not None:
-            others = self.task.uncancel() > self._cancelling
-            if kind is asyncio.CancelledError and not others:
-                raise self.verdict from error
+        super().__exit__(kind, error, trace)
+        if self.cancelled_caught and self.verdict is not None:
+            raise self.verdict from error
 
     def cut(self, verdict: Exception) -> None:
         """
@@ -118,7 +123,7 @@ class Flight:
         """
         if self.verdict is None:
             self.verdict = verdict
-            self.task.cancel()
+            self.cancel()
 
 
 _CURRENT: Final[ContextVar[Flight]] = ContextVar("_CURRENT")

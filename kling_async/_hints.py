@@ -12,8 +12,9 @@ import orjson
 from attrs import frozen
 
 from ._ids import check_id
-from ._replies import STATUSES, deeper
+from ._replies import deeper
 from ._signatures import check_signature
+from ._tasks import STATUSES
 from .errors import InvalidInputError, WebhookError
 
 __all__ = ("Hint",)

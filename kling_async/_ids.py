@@ -25,6 +25,8 @@ def check_id(name: str, value: object) -> str:
     """
     if not isinstance(value, str):
         raise InvalidInputError(name, f"must be text, not {type(value).__name__}: ids do not fit into numbers")
+    if value.isalnum():
+        return value
     if not value or value != value.strip() or value in {".", ".."}:
         raise InvalidInputError(name, f"must be the service's id, not {value!r}")
     if not value.isprintable():

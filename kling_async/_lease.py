@@ -6,13 +6,18 @@ what is still underway, which then ends in ClosedError where it was called.
 """
 
 import os
+from collections.abc import Callable
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import anyio
-from anyio.lowlevel import EventLoopToken, current_token
+from anyio.lowlevel import current_token
 from attrs import define, field
 
 from .errors import ClosedError
+
+if TYPE_CHECKING:
+    from ._cut import Scope
 
 UNOPENED = "not opened yet"
 OPEN = "open"
@@ -29,21 +34,30 @@ class Owner:
     """Its class, for messages."""
     state: str = UNOPENED
     """Not opened yet, open or closed."""
-    _token: EventLoopToken | None = field(default=None, init=False)
+    _loop: object = field(default=None, init=False)
+    _running: Callable[[], object] = field(init=False)
+    _scope: Callable[[], "Scope"] = field(init=False)
     _process: int = field(default=0, init=False)
-    _leases: set["Lease"] = field(factory=set, init=False)
+    leases: set["Lease"] = field(factory=set, init=False)
+    """Those that run."""
     _drained: anyio.Event | None = field(default=None, init=False)
 
-    def open(self) -> None:
+    def open(self, *, ours: bool = False) -> None:
         """
         Begin, on the running loop.
+
+        Args:
+            ours: Whether nothing but our own code runs under its leases, no transport or store of the caller's.
 
         Raises:
             ClosedError: It was opened before.
         """
         if self.state != UNOPENED:
             raise ClosedError(f"this {self.name} is {self.state}: it opens once, make another")
-        self._token, self._process = current_token(), os.getpid()
+        from ._cut import native, ways
+
+        self._loop, self._process = native(), os.getpid()
+        self._running, self._scope = ways(ours=ours)
         self.state = OPEN
 
     def closing(self) -> None:
@@ -52,10 +66,9 @@ class Owner:
         """
         self.state = CLOSED
         self._drained = anyio.Event()
-        for lease in tuple(self._leases):
+        for lease in tuple(self.leases):
             lease.end()
-        if not self._leases:
-            self._drained.set()
+        self.ended()
 
     async def drained(self) -> None:
         """
@@ -78,31 +91,26 @@ class Owner:
         if self._process != os.getpid():
             msg = f"this {self.name} was opened in process {self._process} and is used in {os.getpid()}: open one each"
             raise RuntimeError(msg)
-        token = current_token()
-        if self._token is not token and self._token != token:
-            loops = f"was opened on {_named(self._token)} and is used on {_named(token)}"
+        try:
+            elsewhere = self._running() is not self._loop
+        except RuntimeError:
+            elsewhere = True
+        if elsewhere:
+            loops = f"was opened on {_named(self._loop)} and is used on {_named(current_token().native_token)}"
             msg = f"this {self.name} {loops}: open one on each loop"
             raise RuntimeError(msg)
-        return Lease(self, method)
+        return Lease(self, method, self._scope())
 
-    def begun(self, lease: "Lease") -> None:
+    def ended(self) -> None:
         """
-        Count a lease in.
+        Take note that a lease has ended while this closes.
         """
-        self._leases.add(lease)
-
-    def ended(self, lease: "Lease") -> None:
-        """
-        Count a lease out.
-        """
-        self._leases.discard(lease)
-        if self._drained is not None and not self._leases:
+        if self._drained is not None and not self.leases:
             self._drained.set()
 
 
-def _named(token: EventLoopToken | None) -> str:
-    native = None if token is None else token.native_token
-    return f"{type(native).__module__}.{type(native).__qualname__} {id(native):#x}"
+def _named(loop: object) -> str:
+    return f"{type(loop).__module__}.{type(loop).__qualname__} {id(loop):#x}"
 
 
 @define(eq=False)
@@ -113,19 +121,22 @@ class Lease:
 
     _owner: Owner
     _method: str
-    _scope: anyio.CancelScope = field(factory=anyio.CancelScope, init=False)
+    _scope: "Scope"
 
     def __enter__(self) -> None:
-        self._owner.begun(self)
+        self._owner.leases.add(self)
         self._scope.__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._owner.ended(self)
+        owner = self._owner
+        owner.leases.discard(self)
+        if owner.state != OPEN:
+            owner.ended()
         self._scope.__exit__(kind, error, trace)
         if self._scope.cancelled_caught:
-            raise ClosedError(f"{self._owner.name} closed while {self._method}() was underway")
+            raise ClosedError(f"{owner.name} closed while {self._method}() was underway")
 
     def end(self) -> None:
         """

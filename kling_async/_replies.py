@@ -9,9 +9,7 @@ https://apidoc.cometapi.com/api/video/kling/individual-queries and https://apido
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from datetime import datetime
-from decimal import Decimal
+from collections.abc import Iterable
 from typing import NoReturn, TypeVar, cast
 
 import orjson
@@ -19,24 +17,15 @@ import orjson
 from ._codec import finite, readable, structured
 from ._endpoints import Endpoint, Replay
 from ._refusals import error_class, excerpt
+from ._tasks import PARTS_MOST, JSONObject, objects, part, plain_task, read_task
 from .errors import AuthenticationError, DecodeError, NotFoundError, SelectionRejectedError
 from .masks import encode_runs
-from .models import FAILED, PROCESSING, SUBMITTED, SUCCEED, Marked, Preview, SelectionInfo, Task, Video
+from .models import SUBMITTED, Marked, Preview, SelectionInfo, Task
 from .transport import Response
 
 T = TypeVar("T")
 
-JSONObject = Mapping[str, object]
-
 OK_WORDS = frozenset({"success", "succeed", "ok", ""})
-STATUSES = {
-    **dict.fromkeys(("not_start", "submitted", "queued"), SUBMITTED),
-    **dict.fromkeys(("in_progress", "processing", "running"), PROCESSING),
-    **dict.fromkeys(("succeed", "succeeded", "success", "completed"), SUCCEED),
-    **dict.fromkeys(("failed", "fail", "failure", "error"), FAILED),
-}
-"""Spellings of a task's status, in lower case, to Kling's; any other stays as it came and runs on."""
-
 WORD = 64
 """Characters of a gateway's code, and of a request's id, that are kept."""
 
@@ -47,12 +36,14 @@ UNCLEARED = "the service did not clear the selection: try again, or open another
 
 DEPTH_MOST = 100
 """Objects and arrays of a reply inside each other; known ones have seven. Python shows and pickles no thousand."""
+LONG = 4096
+"""Bytes of a reply that is no single task."""
 TASKS_MOST = 10_000
 """Tasks of a page; 500 are asked for at most, which a gateway may not heed."""
-PARTS_MOST = 1000
-"""Masks of a frame, and videos of a task: the pages know ten and one."""
 
 _NESTED = 3
+_ENVELOPE = {"code", "message", "request_id", "data"}
+"""Kling's own, in which the code alone tells how it went."""
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
 _REQUEST_ID = "x-oneapi-request-id"
 
@@ -72,11 +63,13 @@ def read(endpoint: Endpoint[T], response: Response, *, about: str | None = None)
         DecodeError: The reply is not what the endpoint promises.
     """
     whole, data = unwrap(response, about=about)
+    if endpoint.result is Task and (plain := plain_task(data, whole)):
+        return plain  # type: ignore[return-value]
     if endpoint.result is type(None):
         _check_recognised(data, whole, UNCLEARED)
         return None
     if endpoint.result is tuple:
-        return cast("T", tuple(_task(item, whole, f"data[{index}]") for index, item in enumerate(_listed(data))))
+        return cast("T", tuple(read_task(item, whole, f"data[{index}]") for index, item in enumerate(_listed(data))))
     if data is None and endpoint.method == "GET":
         # Some gateways answer so for a task that they do not know.
         raise NotFoundError("the reply holds no task", status=response.status)
@@ -88,7 +81,7 @@ def read(endpoint: Endpoint[T], response: Response, *, about: str | None = None)
     if endpoint.result is Task:
         # A create that was accepted is submitted, whether the reply says so or not.
         accepted = SUBMITTED if endpoint.replay is Replay.KEYED else None
-        return cast("T", _task(data, whole, "data", accepted))
+        return cast("T", read_task(data, whole, "data", accepted))
     _check_recognised(data, whole, UNUSABLE if endpoint.result is SelectionInfo else UNSEEN)
     fields, at = {SelectionInfo: _info, Marked: _marked, Preview: _preview}[endpoint.result](data)
     return structured(endpoint.result, fields | {"raw": whole}, what=f"the reply to {endpoint.path}", at=at)
@@ -103,6 +96,8 @@ def unwrap(response: Response, *, about: str | None = None) -> tuple[JSONObject,
         DecodeError: It is a redirect, or no JSON object although the service accepted.
     """
     whole = _parsed(response)
+    if response.status < 400 and whole.keys() == _ENVELOPE and whole["code"] == 0:
+        return whole, whole["data"]
     code, message = _verdict(whole, response.status)
     if response.status < 400 and code is None:
         return whole, whole.get("data") if "code" in whole or "data" in whole else whole
@@ -125,7 +120,10 @@ def _parsed(response: Response) -> JSONObject:
         parsed: object = orjson.loads(response.body)
     except orjson.JSONDecodeError:
         parsed = None
-    if _too_deep(response.body, parsed):
+    # What has fewer brackets cannot be deeper; in a long text they take longer to count than to go through.
+    body = response.body
+    deep = len(body) > LONG or body.count(b"[") + body.count(b"{") > DEPTH_MOST
+    if deep and deeper(parsed, DEPTH_MOST):
         if response.status < 400:
             text = f"HTTP {response.status} with a reply nested deeper than {DEPTH_MOST}"
             raise DecodeError(text, status=response.status)
@@ -135,11 +133,6 @@ def _parsed(response: Response) -> JSONObject:
     if response.status < 400:
         _no_json(response)
     return {"message": excerpt(response.body.decode(errors="replace")) or f"HTTP {response.status}, empty body"}
-
-
-def _too_deep(text: bytes, parsed: object) -> bool:
-    # What has fewer brackets cannot be deeper: so it is with all but pages of tasks.
-    return text.count(b"[") + text.count(b"{") > DEPTH_MOST and deeper(parsed, DEPTH_MOST)
 
 
 def deeper(value: object, most: int) -> bool:
@@ -208,10 +201,10 @@ def _inner(code: int | str | None, message: object) -> tuple[int | str | None, o
             nested: object = orjson.loads(message)
         except orjson.JSONDecodeError:
             break
-        if _too_deep(message.encode(), nested):
+        if deeper(nested, DEPTH_MOST):
             break
         if isinstance(nested, dict):
-            nested = _part(nested, "error") or nested
+            nested = part(nested, "error") or nested
             code = _code(nested.get("code")) or code
             nested = nested.get("message") or message
             if nested is message:
@@ -248,12 +241,6 @@ def _check_recognised(data: object, whole: JSONObject, meaning: str) -> None:
     )
 
 
-def _part(data: JSONObject, name: str) -> JSONObject:
-    """A part that may be missing, null, empty or of another kind."""
-    part = data.get(name)
-    return part if isinstance(part, dict) else {}
-
-
 def _present(fields: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in fields.items() if value is not None and value != ""}
 
@@ -282,25 +269,25 @@ def _seconds(data: JSONObject) -> float | None:
 
 
 def _marked(data: JSONObject) -> tuple[dict[str, object], dict[str, str]]:
-    result = _part(data, "res")
-    masks = [_mask(item) for item in _objects(result.get("rle_mask_list"), "masks", PARTS_MOST)]
+    result = part(data, "res")
+    masks = [_mask(item) for item in objects(result.get("rle_mask_list"), "masks", PARTS_MOST)]
     fields = _present({"frame_index": result.get("frame_index")}) | {"masks": masks}
     return fields, {"frame_index": "data.res.frame_index", "masks": "data.res.rle_mask_list"}
 
 
 def _mask(item: JSONObject) -> dict[str, object]:
-    rle = _part(item, "rle_mask")
+    rle = part(item, "rle_mask")
     size, counts = rle.get("size"), rle.get("counts")
     if isinstance(counts, list) and all(isinstance(run, int) for run in counts):
         counts = encode_runs(counts)
     fields: dict[str, object] = {"object_id": item.get("object_id") or 0, "counts": counts}
     if isinstance(size, list) and len(size) == 2:
         fields |= {"height": size[0], "width": size[1], "size": size}
-    return _present(fields | {"png": _part(item, "png_mask").get("base64")})
+    return _present(fields | {"png": part(item, "png_mask").get("base64")})
 
 
 def _preview(data: JSONObject) -> tuple[dict[str, object], dict[str, str]]:
-    result = _part(data, "res")
+    result = part(data, "res")
     names = {"video_url": "video", "cover_url": "video_cover", "tracking_url": "tracking_output"}
     fields = {ours: result.get(theirs) for ours, theirs in names.items()}
     return _present(fields), {ours: f"data.res.{theirs}" for ours, theirs in names.items()}
@@ -311,83 +298,4 @@ def _listed(data: object) -> list[JSONObject]:
         data = data.get("tasks")
     if not isinstance(data, list):
         raise DecodeError("the reply holds no list of tasks", problems=("expected an array @ $.data",))
-    return _objects(data, "tasks", TASKS_MOST)
-
-
-def _objects(listed: object, what: str, most: int) -> list[JSONObject]:
-    """The objects of a list that may be missing; each costs far more to read than to send, hence the bound."""
-    if not isinstance(listed, list):
-        return []
-    if len(listed) > most:
-        raise DecodeError(f"the reply lists {len(listed)} {what}, more than {most}")
-    return [item for item in listed if isinstance(item, dict)]
-
-
-def _task(data: JSONObject, whole: JSONObject, place: str, otherwise: str | None = None) -> Task:
-    """
-    A task from Kling's object, or from a gateway's own around it; the gateway's id is the one it answers to.
-    """
-    outer = inner = data
-    for _ in range(_NESTED):
-        if "task_status" in inner or not isinstance(inner.get("data"), dict):
-            break
-        inner = _part(inner, "data")
-        place += ".data"
-    named = outer.get("task_id") or inner.get("task_id") or outer.get("id")
-    task_id = readable(str, named)
-    status = readable(str, _status(inner, outer)) or otherwise
-    if task_id is None or status is None:
-        wanted = {"task_id": (task_id, named), "task_status": (status, None)}
-        problems = [
-            f"{f'expected text, got {type(came).__name__}' if came else 'required field missing'} @ $.{place}.{name}"
-            for name, (found, came) in wanted.items()
-            if found is None
-        ]
-        raise DecodeError("the task is not what it should be", problems=problems)
-    return Task(
-        task_id=task_id,
-        status=status,
-        status_message=readable(str, _reason(inner, outer)),
-        external_task_id=readable(str, _part(inner, "task_info").get("external_task_id")),
-        created_at=readable(datetime, inner.get("created_at") or outer.get("submit_time") or None),
-        updated_at=readable(datetime, inner.get("updated_at") or outer.get("finish_time") or None),  # 0 until it ends
-        videos=_videos(_part(inner, "task_result"), inner, outer),
-        units=readable(Decimal, inner.get("final_unit_deduction")),
-        raw=whole,
-    )
-
-
-def _status(inner: JSONObject, outer: JSONObject) -> object:
-    """Kling's own status when final, else a gateway's failure, else whichever there is."""
-    spoken = [inner.get("task_status"), outer.get("status"), inner.get("status")]
-    known = [STATUSES.get(word.lower(), word) for word in spoken if isinstance(word, str) and word]
-    if known and known[0] in {SUCCEED, FAILED}:
-        return known[0]
-    if FAILED in known:
-        return FAILED
-    return known[0] if known else None
-
-
-def _reason(inner: JSONObject, outer: JSONObject) -> object:
-    error = _part(outer, "error").get("message")
-    failed = outer.get("fail_reason")
-    if isinstance(failed, str) and failed.startswith(("http://", "https://")):
-        failed = None  # older gateways keep the result's link there
-    return inner.get("task_status_msg") or failed or error
-
-
-def _videos(result: JSONObject, inner: JSONObject, outer: JSONObject) -> tuple[Video, ...]:
-    if videos := _objects(result.get("videos"), "videos", PARTS_MOST):
-        return tuple(_video(video) for video in videos)
-    links = (result.get("video_url"), result.get("url"), inner.get("url"), outer.get("result_url"), outer.get("url"))
-    link = next((link for link in links if isinstance(link, str) and link), None)
-    return (Video(url=link),) if link else ()
-
-
-def _video(video: JSONObject) -> Video:
-    return Video(
-        video_id=readable(str, video.get("id")),
-        url=readable(str, video.get("url")),
-        watermark_url=readable(str, video.get("watermark_url")),
-        duration=readable(float, video.get("duration")),
-    )
+    return objects(data, "tasks", TASKS_MOST)

@@ -84,11 +84,11 @@ class Search:
         """
         Remember what the host has shown; None tells nothing. A store that fails here only forgets.
         """
-        known = await self.able()
+        known = self._able or await self.able()
+        if finds in {None, known.finds} and enforces in {None, known.enforces} and echoes in {None, known.echoes}:
+            return
         told = {"finds": finds, "enforces": enforces, "echoes": echoes}
         able = evolve(known, **{name: value for name, value in told.items() if value is not None})
-        if able == known:
-            return
         self._able = able
         if able.echoes is False and known.echoes is not False:
             text = "%s drops external ids: a create whose reply is lost cannot be found there again"

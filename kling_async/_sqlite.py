@@ -17,11 +17,11 @@ from typing import Final, TypeVar
 import anyio
 import orjson
 from anyio import to_thread
-from attrs import define, evolve, field
+from attrs import define, field
 
 from ._codec import converter
 from ._shelter import parting
-from ._submit import SETTLED, Abilities, Intent, State, follows
+from ._submit import SETTLED, Abilities, Intent, State, follows, moved
 from .errors import InvalidInputError, StoreError
 from .policy import check_seconds
 
@@ -246,7 +246,7 @@ class SqliteStore:
             held = self._opened.execute("SELECT owner, until FROM owners WHERE external_task_id = ?", (key,)).fetchone()
             if held is not None and time.time() < held[1] and not _is_gone(held[0]):
                 return None
-            claimed = evolve(kept, fence=kept.fence + 1)
+            claimed = moved(kept, kept.state, fence=kept.fence + 1)
             self._write(claimed)
         ours.append(claimed)
         return claimed

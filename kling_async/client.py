@@ -160,7 +160,7 @@ class KlingClient(Calls):
         return self._host.base_url
 
     async def __aenter__(self) -> Self:
-        self._owner.open()
+        self._owner.open(ours=self._borrowed is None and type(self._store) is MemoryStore)
         try:
             await self._store.open()
             if self._borrowed is None:

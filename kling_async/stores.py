@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final, Protocol
 
-from attrs import define, evolve, field
+from attrs import define, field
 
-from ._submit import SETTLED, Abilities, Intent, State, follows
+from ._submit import SETTLED, Abilities, Intent, State, follows, moved
 
 if TYPE_CHECKING:
     from ._sqlite import SqliteStore
@@ -141,7 +141,7 @@ class MemoryStore:
         if key in self._owned:
             return None
         self._owned.add(key)
-        self._intents[key] = claimed = evolve(kept, fence=kept.fence + 1)
+        self._intents[key] = claimed = moved(kept, kept.state, fence=kept.fence + 1)
         return claimed
 
     async def put(self, intent: Intent) -> bool:

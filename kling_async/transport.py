@@ -50,7 +50,7 @@ class Response:
     status: int
     """HTTP status."""
     headers: Mapping[str, str] = field(factory=dict)
-    """Header fields, names in lower case."""
+    """Header fields; looked up by their names in lower case."""
     body: bytes = field(default=b"", repr=False)
     """The body's bytes, decompressed."""
 

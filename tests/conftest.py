@@ -10,6 +10,8 @@ import selectors
 
 import pytest
 
+from kling_async import _exchange
+
 LONG = 6 * 3600
 """Seconds that a slow test may take with `--long`."""
 
@@ -70,3 +72,11 @@ def anyio_backend(request):
     from trio.testing import MockClock
 
     return "trio", {"clock": MockClock(autojump_threshold=0)}
+
+
+@pytest.fixture(autouse=True)
+def _full_budgets():
+    """
+    No test pays for the replays of another, although clients of one host and key share a budget.
+    """
+    _exchange._BUDGETS.clear()

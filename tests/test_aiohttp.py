@@ -234,7 +234,9 @@ async def test_exchange_is_the_request_and_the_reply(transport):
             Request("POST", f"{server.url}/a%2Fb?page=1&sig=%2F%2B%20x", {**KEY, "X-Odd": "  "}, b'{"a": 1}')
         )
     assert (418, b"teapot") == (got.status, got.body)
-    assert {"x-request-id": "Ab", "retry-after": "3", "content-length": "6"} == got.headers
+    told = {name.lower(): text for name, text in got.headers.items()}
+    assert {"x-request-id": "Ab", "retry-after": "3", "content-length": "6"} == told
+    assert "3" == got.headers["retry-after"]
     head, body = server.requests[0]
     assert b'{"a": 1}' == body
     assert head.startswith("POST /a%2Fb?page=1&sig=%2F%2B%20x HTTP/1.1\r\n")

@@ -35,12 +35,13 @@ async def test_a_call_outside_its_block_names_method_and_reason():
         owner.lease("wait")
 
 
-async def test_closing_ends_what_is_underway_with_closed_error():
+@pytest.mark.parametrize("ours", [True, False])
+async def test_closing_ends_what_is_underway_with_closed_error(ours):
     """
     The call gets ClosedError where it was called, and the owner learns when the last has ended.
     """
     owner, errors, entered = Owner("KlingClient"), [], anyio.Event()
-    owner.open()
+    owner.open(ours=ours)
 
     async def call():
         try:
@@ -81,7 +82,9 @@ async def test_leases_end_one_by_one():
         await owner.drained()
 
 
-def test_another_loop_is_refused():
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("other", ["asyncio", "trio"])
+def test_another_loop_is_refused(backend, other):
     """
     A pool belongs to the loop it was opened on; both are named.
     """
@@ -93,10 +96,9 @@ def test_another_loop_is_refused():
     async def used():
         owner.lease("wait")
 
-    anyio.run(opened)
-    for backend in ("asyncio", "trio"):
-        with pytest.raises(RuntimeError, match=r"opened on .* used on"):
-            anyio.run(used, backend=backend)
+    anyio.run(opened, backend=backend)
+    with pytest.raises(RuntimeError, match=r"opened on .* used on"):
+        anyio.run(used, backend=other)
 
 
 async def test_another_process_is_refused(monkeypatch):

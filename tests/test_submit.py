@@ -2,9 +2,12 @@
 The rules of the paid create: what may follow what, what is a doubt, when to look, and when to send again.
 """
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 
+import orjson
 import pytest
+from tests import strategies
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +27,7 @@ from kling_async import (
     ServerError,
     SubmissionError,
     Swap,
+    to_dict,
 )
 from kling_async._endpoints import host
 from kling_async._submit import (
@@ -41,6 +45,7 @@ from kling_async._submit import (
     is_taken,
     looks,
     may_resend,
+    moved,
     session_digest,
 )
 
@@ -263,3 +268,32 @@ def test_a_payload_is_clip_marks_and_edit_in_whichever_session():
         session_digest("8475", EDIT),
     }
     assert 6 == len(others - {digest})
+
+
+@given(edit=strategies.edits)
+def test_the_digest_covers_all_that_is_stored_of_an_edit(edit):
+    """
+    It is made of every field that `to_dict` writes, pictures by their own digests, so that rows of any version match.
+    """
+    said = {name: value for name, value in to_dict(edit).items() if name not in {"image", "images"}}
+    said["pictures"] = [picture.digest for picture in edit.pictures]
+    plain = orjson.dumps({"edit": said, "session_id": "8475"}, option=orjson.OPT_SORT_KEYS)
+    assert hashlib.sha256(plain).hexdigest() == session_digest("8475", edit)
+
+
+@given(
+    state=st.sampled_from(STATES),
+    fence=st.none() | st.integers(1, 9),
+    sent_at=st.none() | st.just(BEGAN),
+    task_id=st.none() | st.just("8781"),
+)
+def test_a_move_changes_what_it_names_and_nothing_else(state, fence, sent_at, task_id):
+    """
+    It does what `evolve` does, and counts an attempt wherever something is sent.
+    """
+    for kept in (ROW, evolve(ROW, attempts=2, first_sent_at=BEGAN - timedelta(days=1), account="a", looked_at=BEGAN)):
+        named = {"fence": fence, "sent_at": sent_at, "task_id": task_id}
+        changes = {name: value for name, value in named.items() if value is not None}
+        if sent_at is not None:
+            changes |= {"attempts": kept.attempts + 1, "first_sent_at": kept.first_sent_at or sent_at}
+        assert evolve(kept, state=state, **changes) == moved(kept, state, **named)
