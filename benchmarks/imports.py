@@ -15,6 +15,8 @@ from statistics import median
 
 from attrs import frozen
 
+from benchmarks.table import Row, printed, status
+
 ROUNDS = 11
 """After one that is not counted: it compiles what was edited since."""
 
@@ -49,13 +51,41 @@ OURS = "kling_async"
 NAMED = "from kling_async import KlingClient"
 AIOHTTP = "aiohttp"
 READY = "our first client"
+WARM = "our warm_up"
+ENGINE = "an aiohttp session"
+STALL = "our first client beside others"
 
 SCRIPTS = {
     OURS: "import kling_async\ndone()",
     NAMED: f"{NAMED}\ndone()",
     AIOHTTP: "import aiohttp\ndone()",
     READY: "from kling_async import ApiKey, KlingClient" + CLIENT.format("KlingClient(ApiKey('sk-made-up'))", ""),
+    WARM: "from kling_async import warm_up\nwarm_up()\ndone()",
+    ENGINE: "import aiohttp" + CLIENT.format("aiohttp.ClientSession()", ""),
+    STALL: """
+import asyncio
+from kling_async import ApiKey, KlingClient
+
+async def ticking(gaps):
+    last = time.perf_counter()
+    while True:
+        await asyncio.sleep(0.001)
+        now = time.perf_counter()
+        gaps.append(now - last - 0.001)
+        last = now
+
+async def main():
+    gaps = []
+    other = asyncio.create_task(ticking(gaps))
+    await asyncio.sleep(0.01)
+    async with KlingClient(ApiKey('sk-made-up')):
+        other.cancel()
+    print(max(gaps), *(end - start for start, end in list(zip(began, now()))[1:]))
+
+asyncio.run(main())
+""",
 }
+"""`ENGINE` is the least that a client on aiohttp can cost. `STALL` tells the longest gap between turns of a loop."""
 
 PEERS = {
     "runwayml": "from runwayml import AsyncRunwayML"
@@ -81,24 +111,6 @@ class Cost:
     """Seconds, user and system."""
     memory: float
     """Megabytes over what the bare interpreter takes; 0 where the system does not say."""
-
-
-@frozen
-class Row:
-    """
-    A line of the table.
-    """
-
-    name: str
-    """What against what."""
-    cpu: float
-    """The ratio of CPU seconds, or megabytes."""
-    wall: float | None
-    """The ratio of wall seconds; None for megabytes."""
-    gate: float | None = None
-    """What it must not exceed."""
-    goal: float | None = None
-    """What it should not exceed."""
 
 
 def spent(script: str) -> Cost:
@@ -149,11 +161,9 @@ def middle(costs: Iterable[Cost]) -> Cost:
 
 def against(name: str, ours: list[Cost], theirs: list[Cost], gate: float | None, goal: float | None) -> Row:
     """
-    A row of ratios, each taken within its round.
+    A row of ratios of CPU seconds, each taken within its round.
     """
-    pairs = list(zip(ours, theirs, strict=True))
-    cpu, wall = (median(getattr(a, kind) / getattr(b, kind) for a, b in pairs) for kind in ("cpu", "wall"))
-    return Row(name, cpu, wall, gate, goal)
+    return Row.of(name, (a.cpu / b.cpu for a, b in zip(ours, theirs, strict=True)), gate, goal)
 
 
 def compared(found: Mapping[str, list[Cost]], peers: Iterable[str]) -> list[Row]:
@@ -170,7 +180,11 @@ def compared(found: Mapping[str, list[Cost]], peers: Iterable[str]) -> list[Row]
         if theirs:
             middles = [middle(costs) for costs in zip(*theirs, strict=True)]
             rows.append(against(f"first client / the median peer's {what}", ready, middles, gate, goal))
-    return [*rows, Row("MB of a first client over the bare interpreter", middle(ready).memory, None, 32, 28)]
+            rows.append(against(f"aiohttp session / the median peer's {what}", found[ENGINE], middles, None, None))
+    stands = (1000 * cost.wall for cost in found[STALL])
+    rows.append(Row.of("ms the loop stands still as a client opens", stands, unit=" ms"))
+    taken = (cost.memory for cost in ready)
+    return [*rows, Row.of("MB of a first client over the bare interpreter", taken, 32, 28, unit=" MB")]
 
 
 def measured(rounds: int = ROUNDS) -> tuple[dict[str, list[Cost]], list[Row]]:
@@ -185,20 +199,25 @@ def measured(rounds: int = ROUNDS) -> tuple[dict[str, list[Cost]], list[Row]]:
     return found, compared(found, peers)
 
 
-def main() -> None:
+def rows() -> Iterable[Row]:
     """
-    Print both.
+    The table.
     """
-    found, rows = measured()
+    _, table = measured()
+    return table
+
+
+def main() -> int:
+    """
+    Print all costs, and the table.
+    """
+    found, table = measured()
     for name, costs in found.items():
         cost = middle(costs)
         print(f"| {name:<36} | {1000 * cost.cpu:6.1f} ms CPU | {1000 * cost.wall:6.1f} ms | {cost.memory:5.1f} MB |")
     print()
-    for row in rows:
-        wall = "" if row.wall is None else f"wall {row.wall:.2f}"
-        aims = "" if row.gate is None else f"gate {row.gate:g}, goal {row.goal:g}"
-        print(f"| {row.name:<46} | {row.cpu:5.2f} | {wall:<9} | {aims:<20} |")
+    return status(printed(table))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

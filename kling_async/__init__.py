@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ._endpoints import KLING_GLOBAL_URL as KLING_GLOBAL_URL
     from ._inbox import Inbox as Inbox
     from ._open import open_transport as open_transport
+    from ._warm import warm_up as warm_up
     from .batch import edit as edit
     from .batch import edit_many as edit_many
     from .client import KlingClient as KlingClient
@@ -185,6 +186,7 @@ __all__ = (
     "from_dict",
     "open_transport",
     "to_dict",
+    "warm_up",
 )
 
 _HOMES = {
@@ -257,6 +259,7 @@ _HOMES = {
     "from_dict": "_codec",
     "open_transport": "_open",
     "to_dict": "_codec",
+    "warm_up": "_warm",
 }
 """Where each name stands. It is loaded when it is first asked for, so that a program pays for what it uses."""
 

@@ -125,11 +125,11 @@ def _as_time(value: object, _type: type) -> datetime:
         raise ValueError(msg) from error
 
 
-def _as_bytes(value: object, _type: type) -> bytes:
-    if not isinstance(value, str):
+def _as_picture(value: object, _type: object) -> str | None:
+    if value is not None and not isinstance(value, str):
         msg = f"expected base64, got {type(value).__name__}"
         raise TypeError(msg)
-    return base64.b64decode(value.removeprefix("data:image/png;base64,"), validate=True)
+    return value
 
 
 def _from_bytes(value: bytes) -> str:
@@ -143,7 +143,6 @@ SCALARS: Mapping[type, Callable[[object, type], object]] = {
     float: _as_float,
     Decimal: _as_decimal,
     datetime: _as_time,
-    bytes: _as_bytes,
 }
 """How one value is read: tolerant of numbers as text, and of text as numbers where that is an id."""
 
@@ -158,6 +157,7 @@ def converter() -> "cattrs.Converter":
     made = cattrs.Converter(detailed_validation=True, unstruct_collection_overrides={tuple: list})
     for scalar, hook in SCALARS.items():
         made.register_structure_hook(scalar, hook)
+    made.register_structure_hook(bytes | str | None, _as_picture)
     made.register_unstructure_hook(bytes, _from_bytes)
     made.register_unstructure_hook(Decimal, str)
     made.register_unstructure_hook(datetime, datetime.isoformat)
@@ -174,14 +174,14 @@ def converter() -> "cattrs.Converter":
 def _reader(made: "cattrs.Converter", kind: type[T]) -> Callable[[Mapping[str, object], type[T]], T]:
     from cattrs.gen import make_dict_structure_fn
 
-    return make_dict_structure_fn(kind, made)
+    return make_dict_structure_fn(kind, made, _cattrs_use_alias=True)
 
 
 def _writer(made: "cattrs.Converter", kind: type) -> Plain:
     from cattrs.gen import make_dict_unstructure_fn, override
 
     left_out = {"raw": override(omit=True)} if "raw" in attrs.fields_dict(kind) else {}
-    plain: Plain = make_dict_unstructure_fn(kind, made, **left_out)  # type: ignore[arg-type]
+    plain: Plain = make_dict_unstructure_fn(kind, made, _cattrs_use_alias=True, **left_out)  # type: ignore[arg-type]
     mode = getattr(kind, "edit_mode", None)
     return partial(_with_mode, mode, plain) if mode else plain
 
@@ -268,6 +268,7 @@ def _problem(error: BaseException, _kind: type | None) -> str:
 
 def _placed(problem: str, at: Mapping[str, str]) -> str:
     said, _, path = problem.rpartition(" @ $")
+    path = path.replace("._", ".")  # a field that is kept in another form than it is given in
     name = re.match(r"\.(\w+)", path)
     return f"{said} @ $.{at.get(name[1], name[1])}{path[name.end() :]}" if name else problem
 

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Self
 
 import anyio
-from anyio.lowlevel import current_token
 from attrs import define, field
 
 
@@ -55,20 +54,14 @@ class TaskScope:
 Scope = TaskScope | anyio.CancelScope
 
 
-def native() -> object:
+def ways(loop: object, *, ours: bool) -> tuple[Callable[[], object], Callable[[], Scope]] | None:
     """
-    What the running loop is to its own library.
-    """
-    return current_token().native_token
-
-
-def ways(*, ours: bool) -> tuple[Callable[[], object], Callable[[], Scope]]:
-    """
-    What tells the running loop from others, and what makes a scope on it.
+    What tells the running loop of asyncio from others, and what makes a scope on it; None for another library's loop.
 
     Args:
+        loop: What the running loop is to its own library.
         ours: Whether nothing but our own code runs under such a scope.
     """
-    if not isinstance(native(), asyncio.AbstractEventLoop):
-        return native, anyio.CancelScope
+    if not isinstance(loop, asyncio.AbstractEventLoop):
+        return None
     return asyncio.get_running_loop, TaskScope if ours else anyio.CancelScope

@@ -55,6 +55,8 @@ class Limits:
     """Bytes per second at least, over one window."""
     total: float = 3600.0
     """Seconds at most, from a download's turn to its last byte."""
+    digest: bool = True
+    """Whether it is hashed as it is written, which costs more than all else: `Saved.sha256` is empty without."""
 
 
 @define(eq=False)
@@ -85,7 +87,7 @@ class Saving:
     """What came and was not yet handed to a thread."""
 
     async def __aenter__(self) -> Self:
-        self._part = PartFile(self.path, self.overwrite)
+        self._part = PartFile(self.path, self.overwrite, self.limits.digest)
         # Its own limiter: the common one may be full of threads that wait for this very download.
         self._threads = anyio.CapacityLimiter(1)
         try:

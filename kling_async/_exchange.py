@@ -15,7 +15,7 @@ import anyio
 from attrs import Factory, define, field
 
 from ._auth import Credentials, Signer, fingerprint
-from ._budget import Budget, price
+from ._budget import CAPACITY, Budget, price
 from ._codec import encode
 from ._endpoints import Endpoint, Host, Replay
 from ._replies import read, unwrap
@@ -237,7 +237,8 @@ class Exchange:
                 self._set_clock(response)
                 renewed = True
             else:
-                self.budget.earn(paid)
+                if paid or self.budget.left < CAPACITY:
+                    self.budget.earn(paid)
                 return result
 
     def _set_clock(self, refusal: Response) -> None:

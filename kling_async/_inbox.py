@@ -169,7 +169,7 @@ class Inbox:
                 del self._waiting[name]
 
 
-@define
+@define(eq=False, repr=False)
 class Ear:
     """
     What one who waits has heard: a hint brings the next look forward, but not more often than the pace allows.
@@ -217,7 +217,7 @@ def calmer(policy: PollPolicy) -> PollPolicy:
     return evolve(policy, ceiling=max(policy.ceiling, min(policy.ceiling * CALMER, CALMEST)))
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Eyes:
     """
     The reader that a client is: its own key makes the tokens, its own query decides what became of a task.

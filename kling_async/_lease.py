@@ -6,6 +6,7 @@ what is still underway, which then ends in ClosedError where it was called.
 """
 
 import os
+import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -22,6 +23,24 @@ if TYPE_CHECKING:
 UNOPENED = "not opened yet"
 OPEN = "open"
 CLOSED = "closed"
+
+
+@define
+class _Process:
+    """
+    The running process; asked once and after each fork, for asking is a system call.
+    """
+
+    id: int = field(factory=os.getpid)
+
+    def forked(self) -> None:
+        """Ask again."""
+        self.id = os.getpid()
+
+
+_process = _Process()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_process.forked)
 
 
 @define
@@ -54,10 +73,13 @@ class Owner:
         """
         if self.state != UNOPENED:
             raise ClosedError(f"this {self.name} is {self.state}: it opens once, make another")
-        from ._cut import native, ways
+        self._loop, self._process = _native(), _process.id
+        found = None
+        if "asyncio" in sys.modules:  # where it is not, this is another's loop, which must not wait for that import
+            from ._cut import ways
 
-        self._loop, self._process = native(), os.getpid()
-        self._running, self._scope = ways(ours=ours)
+            found = ways(self._loop, ours=ours)
+        self._running, self._scope = found or (_native, anyio.CancelScope)
         self.state = OPEN
 
     def closing(self) -> None:
@@ -88,15 +110,15 @@ class Owner:
         if self.state != OPEN:
             reason = "is closed" if self.state == CLOSED else "is not open: use it inside `async with`"
             raise ClosedError(f"{self.name}.{method}() cannot be called: the {self.name} {reason}")
-        if self._process != os.getpid():
-            msg = f"this {self.name} was opened in process {self._process} and is used in {os.getpid()}: open one each"
+        if self._process != _process.id:
+            msg = f"this {self.name} was opened in process {self._process} and is used in {_process.id}: open one each"
             raise RuntimeError(msg)
         try:
             elsewhere = self._running() is not self._loop
         except RuntimeError:
             elsewhere = True
         if elsewhere:
-            loops = f"was opened on {_named(self._loop)} and is used on {_named(current_token().native_token)}"
+            loops = f"was opened on {_named(self._loop)} and is used on {_named(_native())}"
             msg = f"this {self.name} {loops}: open one on each loop"
             raise RuntimeError(msg)
         return Lease(self, method, self._scope())
@@ -107,6 +129,10 @@ class Owner:
         """
         if self._drained is not None and not self.leases:
             self._drained.set()
+
+
+def _native() -> object:
+    return current_token().native_token
 
 
 def _named(loop: object) -> str:

@@ -2,14 +2,19 @@
 Which transport an event loop gets: aiohttp itself on asyncio, the bridge to it elsewhere.
 
 Decides by anyio's token of the running loop, which is right under trio's guest mode too, and checks what was given.
-Refuses to import aiohttp, asyncio or trio before one of them is needed.
+Refuses to import aiohttp, asyncio or trio before one of them is needed, and to let the loop stand still for it.
 """
 
+import sys
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from anyio.lowlevel import current_token
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import checkpoint_if_cancelled, current_token
 
+from ._codec import converter
 from .errors import InvalidInputError
 from .policy import check_count, check_seconds
 from .transport import Transport
@@ -51,6 +56,7 @@ async def open_transport(
     check_seconds("connect", connect)
     check_seconds("total", total)
     _check_context(ssl_context)
+    await _ready()
 
     def build() -> Transport:
         from ._aiohttp import AiohttpTransport
@@ -58,6 +64,25 @@ async def open_transport(
         return AiohttpTransport(
             connections=connections, connect=connect, total=total, proxy=proxy, ssl_context=ssl_context
         )
+
+    return await stand(build)
+
+
+async def open_own(connections: int, *, digest: bool) -> Transport:
+    """
+    Open the pool that a client has for itself.
+
+    Args:
+        connections: Exchanges at once, and as many downloads.
+        digest: Whether anybody is told the digests of what is downloaded; they are half of a download's work.
+    """
+    await _ready()
+
+    def build() -> Transport:
+        from ._aiohttp import AiohttpTransport
+        from ._download import Limits
+
+        return AiohttpTransport(connections=connections, limits=Limits(digest=digest))
 
     return await stand(build)
 
@@ -73,6 +98,36 @@ async def stand(build: Callable[[], Transport]) -> Transport:
     from ._bridge import Bridge
 
     return await Bridge.open(build)
+
+
+def load() -> None:
+    """
+    Import what a client needs from its opening on, a tenth of a second of work; the second time there is none left.
+    """
+    import_module("concurrent.futures.thread")  # where host names are looked up
+    from . import _aiohttp, _bell  # noqa: F401
+
+    converter()
+    if "trio" in sys.modules:
+        from . import _bridge  # noqa: F401
+    for backend in ("asyncio", "trio"):
+        if backend in sys.modules:
+            # anyio loads it in its first call on such a loop, and has no public way to do so before.
+            with suppress(ModuleNotFoundError):
+                import_module(f"anyio._backends._{backend}")
+
+
+async def _ready() -> None:
+    """
+    Load it in a thread, so that the loop goes on meanwhile.
+    """
+    if hasattr(sys.modules.get(f"{__package__}._aiohttp"), "AiohttpTransport"):  # whole, not underway elsewhere
+        return
+    # It may fail where it need not here: no thread is to be had, or another one imports the same from its other end.
+    # What goes wrong in earnest does so again right after this. A limiter of its own, for the others may be taken.
+    with suppress(ImportError, RuntimeError):
+        await to_thread.run_sync(load, limiter=CapacityLimiter(1))
+    await checkpoint_if_cancelled()
 
 
 def _check_context(context: object) -> None:

@@ -132,6 +132,8 @@ class PartFile:
     """Where it shall stand in the end."""
     overwrite: bool
     """Whether a file that is there may be replaced."""
+    digested: bool = True
+    """Whether it is hashed as it is written; a part that is left always is, if only then."""
     entity: Entity | None = field(default=None, init=False)
     """What the bytes belong to that were there when it was opened."""
     size: int = field(default=0, init=False)
@@ -159,9 +161,9 @@ class PartFile:
     @property
     def saved(self) -> Saved:
         """
-        What was written.
+        What was written; without a digest where none was wanted.
         """
-        return Saved(self.size, self._digest.hexdigest())
+        return Saved(self.size, self._digest.hexdigest() if self.digested else "")
 
     def open(self) -> None:
         """
@@ -212,9 +214,7 @@ class PartFile:
         _remove(self.record)
         if record is None or not _ours(descriptor) or os.fstat(descriptor).st_size != record.size:
             return False
-        digest = sha256()
-        while block := os.read(descriptor, _BLOCK):
-            digest.update(block)
+        digest = _hashed(descriptor)
         if digest.hexdigest() != record.digest:
             return False
         self.entity, self.size, self._mode, self._digest = record.entity, record.size, record.mode, digest
@@ -243,7 +243,8 @@ class PartFile:
     def _append(self, file: BinaryIO, pieces: Iterable[bytes]) -> None:
         for piece in pieces:
             file.write(piece)
-            self._digest.update(piece)
+            if self.digested:
+                self._digest.update(piece)
             self.size += len(piece)
 
     def shows(self, look: Callable[[BinaryIO, int], bool]) -> bool:
@@ -308,6 +309,9 @@ class PartFile:
             file.flush()
             if not HEAD <= self.size < entity.total or not _is_at(self.part, file.fileno()):
                 return False
+            if not self.digested:
+                file.seek(0)
+                self._digest = _hashed(file.fileno())
             record = _Record(entity, self.size, self._digest.hexdigest(), self._mode)
             with os.fdopen(os.open(self.record, _CREATE, 0o600), "wb") as beside:
                 beside.write(record.text.encode())
@@ -332,6 +336,13 @@ def _objection(path: Path, *, overwrite: bool) -> str | None:
     if not stat.S_ISREG(mode):
         return "is not a regular file: give another path"
     return None if overwrite else "exists: give overwrite=True to replace it, or another path"
+
+
+def _hashed(descriptor: int) -> "HASH":
+    digest = sha256()
+    while block := os.read(descriptor, _BLOCK):
+        digest.update(block)
+    return digest
 
 
 def _remove(path: Path) -> None:

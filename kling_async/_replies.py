@@ -9,7 +9,6 @@ https://apidoc.cometapi.com/api/video/kling/individual-queries and https://apido
 """
 
 import re
-from collections.abc import Iterable
 from typing import NoReturn, TypeVar, cast
 
 import orjson
@@ -19,7 +18,7 @@ from ._endpoints import Endpoint, Replay
 from ._refusals import error_class, excerpt
 from ._tasks import PARTS_MOST, JSONObject, objects, part, plain_task, read_task
 from .errors import AuthenticationError, DecodeError, NotFoundError, SelectionRejectedError
-from .masks import encode_runs
+from .masks import Mask, encode_runs
 from .models import SUBMITTED, Marked, Preview, SelectionInfo, Task
 from .transport import Response
 
@@ -83,6 +82,8 @@ def read(endpoint: Endpoint[T], response: Response, *, about: str | None = None)
         accepted = SUBMITTED if endpoint.replay is Replay.KEYED else None
         return cast("T", read_task(data, whole, "data", accepted))
     _check_recognised(data, whole, UNUSABLE if endpoint.result is SelectionInfo else UNSEEN)
+    if endpoint.result is Marked and (marked := _plain_marked(data, whole)):
+        return cast("T", marked)
     fields, at = {SelectionInfo: _info, Marked: _marked, Preview: _preview}[endpoint.result](data)
     return structured(endpoint.result, fields | {"raw": whole}, what=f"the reply to {endpoint.path}", at=at)
 
@@ -141,16 +142,15 @@ def deeper(value: object, most: int) -> bool:
     """
     layer = [value]
     for _ in range(most):
-        layer = [inner for outer in layer for inner in _inside(outer) if isinstance(inner, dict | list)]
+        layer = [
+            inner
+            for outer in layer
+            for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+            if type(inner) is dict or type(inner) is list
+        ]
         if not layer:
             return False
     return True
-
-
-def _inside(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
 
 
 def _no_json(response: Response) -> NoReturn:
@@ -266,6 +266,35 @@ def _seconds(data: JSONObject) -> float | None:
     if frames and fps and abs(given - frames / fps) <= 0.2 * frames / fps:
         return given
     return given / 1000
+
+
+def _plain_marked(data: JSONObject, whole: JSONObject) -> Marked | None:
+    """Masks spelled as Kling documents them; None for any other, and for what is wrong with them."""
+    result = data.get("res")
+    listed = result.get("rle_mask_list") if isinstance(result, dict) else None
+    if not isinstance(result, dict) or not isinstance(listed, list) or len(listed) > PARTS_MOST:
+        return None
+    frame_index, masks = result.get("frame_index"), [_plain_mask(item) for item in listed]
+    known = tuple(mask for mask in masks if mask is not None)
+    if type(frame_index) is not int or len(known) < len(masks):
+        return None
+    return Marked(frame_index=frame_index, masks=known, raw=whole)
+
+
+def _plain_mask(item: object) -> Mask | None:
+    rle = item.get("rle_mask") if isinstance(item, dict) else None
+    if not isinstance(item, dict) or not isinstance(rle, dict):
+        return None
+    object_id, size, counts, png = item.get("object_id"), rle.get("size"), rle.get("counts"), item.get("png_mask")
+    picture = png.get("base64") or None if isinstance(png, dict) else None
+    if not isinstance(size, list) or len(size) != 2 or not type(size[0]) is type(size[1]) is int:
+        return None
+    if type(object_id) is not int or type(counts) is not str or not isinstance(picture, str | None):
+        return None
+    try:
+        return Mask(object_id=object_id, height=size[0], width=size[1], counts=counts, png=picture, size=tuple(size))
+    except DecodeError:
+        return None
 
 
 def _marked(data: JSONObject) -> tuple[dict[str, object], dict[str, str]]:

@@ -25,7 +25,7 @@ from ._exchange import Exchange, log
 from ._ids import check_external_task_id, check_id
 from ._inbox import Eyes, Inbox
 from ._lease import Owner
-from ._open import open_transport
+from ._open import open_own
 from ._pages import Pages
 from ._poller import Poller
 from ._reconcile import Reconciliation
@@ -164,7 +164,7 @@ class KlingClient(Calls):
         try:
             await self._store.open()
             if self._borrowed is None:
-                self._own = await open_transport(connections=self._connections)
+                self._own = await open_own(self._connections, digest=self._observer is not None)
             self._begin()
         except BaseException:
             self._owner.closing()

@@ -7,14 +7,18 @@ character from code 48 up, from the fourth run on relative to the run two before
 Source: https://klingai.com/document-api/api/video/multi-elements.md (add-selection)
 """
 
+import re
+import sys
+from base64 import b64decode
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from attrs import evolve, field, frozen
 
+from ._refusals import excerpt
 from .errors import DecodeError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -31,6 +35,8 @@ TEXT_LIMIT = 4 * 1024 * 1024
 BLOCK = 8192
 """Characters of run lengths that become numbers at once; some seventy bytes of memory each."""
 _CHUNKS = 7
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
+_NUMBER = re.compile(f"[P-o]{{0,{_CHUNKS - 1}}}[0-O]")
 
 
 def encode_runs(runs: Iterable[int]) -> str:
@@ -69,9 +75,28 @@ def _numbers(counts: str) -> Iterator[int]:
         raise DecodeError("mask: its run lengths end within a number")
 
 
+class _Meanings(dict[str, int]):
+    """
+    What the short numbers mean; of a longer one its end is looked up.
+    """
+
+    def __missing__(self, text: str) -> int:
+        return ord(text[0]) - 80 + 32 * self[text[1:]]
+
+
+@cache
+def _meanings() -> _Meanings:
+    known = _Meanings((chr(48 + bits), bits - 2 * (bits & 0x10)) for bits in range(32))
+    for text, value in list(known.items()):
+        known.update((chr(80 + bits) + text, bits + 32 * value) for bits in range(32))
+    return known
+
+
 def decode_runs(counts: str, pixels: int) -> tuple[int, ...]:
     """
     The run lengths behind COCO's compressed text.
+
+    It goes a block at a time, so that runs which lie are found out before they cost memory.
 
     Args:
         counts: The text.
@@ -79,6 +104,35 @@ def decode_runs(counts: str, pixels: int) -> tuple[int, ...]:
 
     Raises:
         DecodeError: A run is negative, the text is cut short, or the runs do not fill the mask exactly.
+    """
+    meaning = _meanings().__getitem__
+    runs: list[int] = []
+    before = [0, 0]
+    at = total = 0
+    while at < len(counts):
+        texts = _NUMBER.findall(counts, at, at + BLOCK)
+        piece = "".join(texts)
+        if not piece or not counts.startswith(piece, at):
+            break
+        numbers = list(map(meaning, texts))
+        first = [] if runs else [numbers.pop(0)]  # each run from the fourth on is relative to the one two before it
+        numbers = [*before, *numbers]
+        for start in (0, 1):
+            numbers[start::2] = accumulate(numbers[start::2])
+        before, new = numbers[-2:], [*first, *numbers[2:]]
+        total += sum(new)
+        if min(new) < 0 or total > pixels:
+            break
+        runs += new
+        at += len(piece)
+    if at < len(counts) or total != pixels:
+        _refuse(counts, pixels)
+    return tuple(runs)
+
+
+def _refuse(counts: str, pixels: int) -> NoReturn:
+    """
+    Read what is no mask once more, a number at a time, to tell what is wrong with it.
     """
     runs: list[int] = []
     total = 0
@@ -88,14 +142,12 @@ def decode_runs(counts: str, pixels: int) -> tuple[int, ...]:
         if run < 0 or total > pixels:
             raise DecodeError(f"mask: run {len(runs)} leaves the mask of {pixels} pixels")
         runs.append(run)
-    if total != pixels:
-        raise DecodeError(f"mask: its runs cover {total} of {pixels} pixels")
-    return tuple(runs)
+    raise DecodeError(f"mask: its runs cover {total} of {pixels} pixels")
 
 
 def _run_array(counts: str, pixels: int) -> "NDArray[np.int64]":
     """
-    `decode_runs` for numpy: the same lengths, a hundred times as fast; what it cannot read is left to that.
+    `decode_runs` for numpy: the same lengths, several times as fast; what it cannot read is left to that.
 
     It goes a block at a time, so that runs which lie are found out before they cost memory.
     """
@@ -131,6 +183,24 @@ def _run_array(counts: str, pixels: int) -> "NDArray[np.int64]":
     return np.concatenate(blocks)
 
 
+def _kept(given: bytes | str | None) -> bytes | str | None:
+    """Base64 stays what it is until it is asked for: to read it would be half of the cost of a frame's masks."""
+    if not isinstance(given, str):
+        return given
+    text = given.removeprefix("data:image/png;base64,")
+    if len(text) % 4 or not _BASE64.fullmatch(text[:64]):
+        raise DecodeError(f"mask: its picture is no base64: {excerpt(text)}")
+    return text
+
+
+def _picture(given: bytes | str | None) -> bytes | str | None:
+    """The bytes behind base64; what turns out to be none stays text."""
+    try:
+        return b64decode(given, validate=True) if isinstance(given, str) else given
+    except ValueError:
+        return given
+
+
 @frozen(kw_only=True)
 class Mask:
     """
@@ -150,8 +220,7 @@ class Mask:
     """Width in pixels."""
     counts: str = field(repr=False)
     """COCO's compressed run lengths."""
-    png: bytes | None = field(default=None, repr=False)
-    """The service's own picture of the mask, undecoded; None where it sent none."""
+    _png: bytes | str | None = field(default=None, repr=False, eq=_picture, converter=_kept)
     size: tuple[int, int] | None = field(default=None, repr=False)
     """`size` as it came on the wire; official samples have it both ways round."""
 
@@ -160,6 +229,19 @@ class Mask:
             raise DecodeError(f"mask: {self.height} x {self.width} pixels is outside 1..{SIDE_LIMIT} a side")
         if len(self.counts) > TEXT_LIMIT:
             raise DecodeError(f"mask: {len(self.counts)} characters of run lengths, more than {TEXT_LIMIT}")
+
+    @property
+    def png(self) -> bytes | None:
+        """
+        The service's own picture of the mask; None where it sent none. Its base64 is read each time.
+
+        Raises:
+            DecodeError: It is no base64.
+        """
+        picture = _picture(self._png)
+        if isinstance(picture, str):
+            raise DecodeError(f"mask: its picture is no base64: {excerpt(picture)}")
+        return picture
 
     @classmethod
     def from_runs(cls, runs: Sequence[int], *, height: int, width: int, object_id: int = 0) -> "Mask":
@@ -191,7 +273,11 @@ class Mask:
         Raises:
             DecodeError: The text is not what COCO's format allows, or does not fill the mask.
         """
-        return decode_runs(self.counts, self.height * self.width)
+        pixels = self.height * self.width
+        # It is several times as fast, but loading it takes longer than a hundred masks do.
+        if sys.modules.get("numpy") is not None:
+            return tuple(_run_array(self.counts, pixels).tolist())
+        return decode_runs(self.counts, pixels)
 
     @cached_property
     def _ends(self) -> tuple[int, ...]:
@@ -215,14 +301,15 @@ class Mask:
         Raises:
             DecodeError: See `runs`.
         """
-        spans = [(end - run, end - 1) for end, run in list(zip(self._ends, self.runs, strict=True))[1::2] if run]
+        spans = [(start, run) for start, run in zip(self._ends[::2], self.runs[1::2], strict=False) if run]
         if not spans:
             return (0, 0, 0, 0)
         high = self.height
+        tops = [start % high for start, _ in spans]
+        bottom = max(top + run for top, (_, run) in zip(tops, spans, strict=True))
+        left, right = spans[0][0] // high, (sum(spans[-1]) - 1) // high + 1
         # A run that crosses into the next column covers the bottom of the one and the top of the other.
-        top = min(0 if start // high < stop // high else start % high for start, stop in spans)
-        bottom = max(high - 1 if start // high < stop // high else stop % high for start, stop in spans)
-        return (spans[0][0] // high, top, spans[-1][1] // high + 1, bottom + 1)
+        return (left, 0, right, high) if bottom > high else (left, min(tops), right, bottom)
 
     def contains(self, point: "Point") -> bool:
         """

@@ -58,23 +58,24 @@ async def test_the_store_is_the_clients_own_and_the_transport_is_borrowed():
     assert 0 == script_of(client).closed
 
 
-async def test_without_a_transport_the_client_opens_and_closes_a_pool(monkeypatch):
+@pytest.mark.parametrize("observer", [None, [].append])
+async def test_without_a_transport_the_client_opens_and_closes_a_pool(monkeypatch, observer):
     """
-    Its own pool lives exactly as long as the block.
+    Its own pool lives exactly as long as the block, and hashes what it downloads where somebody is told of it.
     """
     pool = Script([envelope({"session_id": "8475"})])
     asked = {}
 
-    async def opened(**named):
-        asked.update(named)
+    async def opened(connections, **named):
+        asked.update(named, connections=connections)
         return pool
 
-    monkeypatch.setattr("kling_async.client.open_transport", opened)
-    async with KlingClient(ApiKey(KEY), connections=7) as client:
+    monkeypatch.setattr("kling_async.client.open_own", opened)
+    async with KlingClient(ApiKey(KEY), connections=7, observer=observer) as client:
         await client.init_selection(video_url=CLIP)
         assert 0 == pool.closed
     assert 1 == pool.closed
-    assert {"connections": 7} == asked
+    assert {"connections": 7, "digest": observer is not None} == asked
 
 
 async def test_a_client_whose_store_does_not_open_leaves_nothing_open():

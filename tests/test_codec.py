@@ -36,7 +36,7 @@ from kling_async import (
     from_dict,
     to_dict,
 )
-from kling_async._codec import VALUES, create_body, encode, init_body, points_body, session_body
+from kling_async._codec import VALUES, converter, create_body, encode, init_body, points_body, session_body
 from tests import strategies
 from tests.strategies import modest
 
@@ -262,6 +262,17 @@ def test_a_value_survives_its_plain_form(value):
     assert value == from_dict(type(value), kept)
     assert value == from_dict(type(value), orjson.loads(orjson.dumps(kept)))
     assert kept == orjson.loads(orjson.dumps(kept))
+
+
+@given(strategies.values)
+@modest
+def test_any_kind_may_come_first(value):
+    """
+    What reads and writes a kind is made when it is first met, whatever was met before.
+    """
+    kept = converter.__wrapped__().unstructure(value)
+    assert to_dict(value) == kept
+    assert value == converter.__wrapped__().structure(kept, type(value))
 
 
 @given(strategies.values)

@@ -121,6 +121,14 @@ async def test_pieces_of_every_size_arrive_in_order(clip):
     assert Saved(sum(map(len, pieces)), sha256(clip.read_bytes()).hexdigest()) == saved
 
 
+async def test_a_digest_that_nobody_wants_is_not_told(clip):
+    """
+    The file is the same without.
+    """
+    assert Saved(len(MP4), "") == await save(clip, MP4, limits=Limits(digest=False))
+    assert MP4 == clip.read_bytes()
+
+
 async def test_progress_tells_each_piece(clip):
     """
     Progress is called after each piece with what came so far and what was announced.

@@ -2,6 +2,9 @@
 Lifetimes: opened once, on one loop of one process, and calls that end with them.
 """
 
+import subprocess
+import sys
+
 import anyio
 import pytest
 
@@ -107,6 +110,26 @@ async def test_another_process_is_refused(monkeypatch):
     """
     owner = Owner("KlingClient")
     owner.open()
-    monkeypatch.setattr("os.getpid", lambda: -1)
+    monkeypatch.setattr("kling_async._lease._process.id", -1)
     with pytest.raises(RuntimeError, match=r"process .* used in -1"):
         owner.lease("wait")
+
+
+@pytest.mark.real_clock
+def test_opening_on_trio_does_not_import_asyncio():
+    """
+    It is the engine's thread that imports it there; trio's loop has no need to wait for that.
+    """
+    script = (
+        "import sys, trio\n"
+        "from kling_async._lease import Owner\n"
+        "async def main():\n"
+        "    owner = Owner('KlingClient')\n"
+        "    owner.open(ours=True)\n"
+        "    with owner.lease('wait'):\n"
+        "        await trio.lowlevel.checkpoint()\n"
+        "trio.run(main)\n"
+        "print('asyncio' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "False" == run.stdout.strip()

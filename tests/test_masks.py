@@ -216,12 +216,13 @@ def test_a_slow_decoder_reads_the_same(counts, height, width, block):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(masks, "BLOCK", block)
         if rows is None:
-            for ask in (mask.to_array, lambda: mask.runs):
+            for ask in (mask.to_array, lambda: mask.runs, lambda: decode_runs(counts, height * width)):
                 with pytest.raises(DecodeError):
                     ask()
         else:
             assert rows == mask.to_array().tolist()
             assert (slow_runs(counts), slow_box(rows)) == (list(mask.runs), mask.bbox)
+            assert mask.runs == decode_runs(counts, height * width)
 
 
 def test_a_mask_of_many_blocks_is_drawn_as_coco_draws_it():
@@ -233,6 +234,7 @@ def test_a_mask_of_many_blocks_is_drawn_as_coco_draws_it():
         array = noise < share
         mask = of(array)
         assert np.array_equal(array, mask.to_array())
+        assert mask.runs == decode_runs(mask.counts, array.size)
         assert share < 0.1 or len(mask.counts) > 5 * masks.BLOCK
 
 
@@ -338,6 +340,25 @@ ASKED = [
 ]
 
 
+@pytest.mark.parametrize("loaded", [True, False], ids=["numpy", "no-numpy"])
+@pytest.mark.parametrize("ask", ASKED[:-1])
+def test_what_is_asked_of_the_runs_is_the_same_with_numpy_and_without(monkeypatch, ask, loaded):
+    """
+    Where numpy is loaded already it reads the runs; it is not loaded for that, and makes no pixels.
+    """
+    noise = np.random.default_rng(7).random((60, 40))
+    asked = [of(noise < share) for share in (0, 0.001, 0.5, 1.1)]
+    expected = [ask(evolve(mask)) for mask in asked]
+    read = []
+    monkeypatch.setattr(masks, "_run_array", lambda *given, plain=masks._run_array: read.append(1) or plain(*given))
+    monkeypatch.setattr(Mask, "to_array", None)
+    if not loaded:
+        monkeypatch.delitem(sys.modules, "numpy")
+    assert expected == [ask(evolve(mask)) for mask in asked]
+    assert loaded == ("numpy" in sys.modules)
+    assert len(read) == loaded * len(asked)
+
+
 @pytest.mark.parametrize("ask", ASKED)
 @pytest.mark.parametrize(
     "counts",
@@ -433,3 +454,17 @@ def test_pixels_need_numpy_and_say_so(monkeypatch):
     assert (4, (1, 1, 3, 3)) == (mask.area, mask.bbox)
     with pytest.raises(InvalidInputError, match=r"kling-async\[masks\]"):
         mask.to_array()
+
+
+def test_a_picture_is_read_when_it_is_asked_for():
+    """
+    It is equal to the same bytes; base64 that is broken further on is told of then.
+    """
+    mask = Mask(object_id=0, height=3, width=4, counts="42102", png="data:image/png;base64,cG5n")
+    assert b"png" == mask.png
+    assert Mask(object_id=0, height=3, width=4, counts="42102", png=b"png") == mask
+    assert hash(Mask(object_id=0, height=3, width=4, counts="42102", png=b"png")) == hash(mask)
+    broken = evolve(mask, png="A" * 64 + "%%%%")
+    assert broken != mask
+    with pytest.raises(DecodeError, match="its picture is no base64"):
+        _ = broken.png

@@ -6,13 +6,15 @@ import asyncio
 import ssl
 import subprocess
 import sys
+import threading
 from decimal import Decimal
 
 import anyio
 import pytest
 from anyio.abc import SocketAttribute
 
-from kling_async import KlingError
+import kling_async
+from kling_async import KlingError, _open
 from kling_async._aiohttp import AiohttpTransport
 from kling_async._bridge import Bridge
 from kling_async._open import open_transport
@@ -48,6 +50,20 @@ async def test_limits_reach_the_pool(anyio_backend_name):
         pool.ssl_context,
     )
     await transport.aclose()
+
+
+async def test_what_is_not_loaded_is_loaded_first(monkeypatch, anyio_backend_name):
+    """
+    In a thread, and anew: nothing but the module itself says that it is there.
+    """
+    threads = []
+    monkeypatch.setattr(kling_async, "_aiohttp", kling_async._aiohttp)  # the import sets it, and this sets it back
+    monkeypatch.delitem(sys.modules, "kling_async._aiohttp")
+    monkeypatch.setattr(_open, "converter", lambda: threads.append(threading.current_thread()))
+    transport = await open_transport()
+    await transport.aclose()
+    assert [False] == [thread is threading.main_thread() for thread in threads]
+    assert (type(transport) is Bridge) == (anyio_backend_name == "trio")
 
 
 async def answer(stream):

@@ -26,17 +26,17 @@ def clip(tmp_path):
     return tmp_path / "clip.mp4"
 
 
-def opened(clip):
-    file = PartFile(clip, overwrite=True)
+def opened(clip, **more):
+    file = PartFile(clip, overwrite=True, **more)
     file.open()
     return file
 
 
-def leave(clip, *pieces, entity=ENTITY):
+def leave(clip, *pieces, entity=ENTITY, **more):
     """
     What a download that broke off leaves.
     """
-    file = opened(clip)
+    file = opened(clip, **more)
     file.write(pieces[:1])
     file.leave(entity, pieces[1:])
     return file
@@ -94,6 +94,23 @@ def test_what_was_left_is_taken_up(clip):
     assert HELD == clip.read_bytes()
     assert Saved(len(HELD), sha256(HELD).hexdigest()) == file.saved
     assert 0o640 == clip.stat().st_mode & 0o777
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("after", [True, False])
+def test_a_part_has_its_digest_whether_that_was_worked_out_on_the_way_or_not(clip, before, after):
+    """
+    Nobody asked for it: what is left has one all the same, which whoever goes on with it holds it against.
+    """
+    leave(clip, HELD[:600], HELD[600:700], digested=before)
+    assert sha256(HELD[:700]).hexdigest() in clip.with_name("clip.mp4.part.etag").read_text()
+    file = opened(clip, digested=after)
+    assert (ENTITY, 700) == (file.entity, file.size)
+    file.write([HELD[700:]])
+    assert sha256(HELD if after else HELD[:700]).hexdigest() == file._digest.hexdigest()
+    file.finish()
+    assert HELD == clip.read_bytes()
+    assert Saved(len(HELD), sha256(HELD).hexdigest() if after else "") == file.saved
 
 
 def test_what_was_left_can_be_begun_anew(clip):

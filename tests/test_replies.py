@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kling_async import (
@@ -17,11 +17,14 @@ from kling_async import (
     DecodeError,
     InvalidRequestError,
     KlingError,
+    Marked,
     SelectionRejectedError,
     ServerError,
+    _replies,
     errors,
     to_dict,
 )
+from kling_async._codec import structured
 from kling_async._endpoints import ADD, CLEAR, CREATE, DELETE, ENDPOINTS, GET, INIT, LIST, PREVIEW
 from kling_async._refusals import QUOTED
 from kling_async._replies import PARTS_MOST, TASKS_MOST, read, unwrap
@@ -303,3 +306,39 @@ def test_any_routes_data_can_be_had(body, data):
     The whole reply beside it; without an envelope the whole is the data.
     """
     assert (body, data) == unwrap(Response(200, {}, orjson.dumps(body)))
+
+
+MARK = {
+    "object_id": 0,
+    "rle_mask": {"size": [3, 4], "counts": "42102"},
+    "png_mask": {"size": [3, 4], "base64": "cG5n"},
+}
+ODD = st.none() | st.booleans() | st.integers(-1, 9000) | st.text(max_size=3) | st.just([]) | st.just({}) | st.floats()
+RLE = st.fixed_dictionaries({}, optional={"size": st.lists(ODD, max_size=3) | ODD, "counts": ODD | st.just("42102")})
+PNG = st.fixed_dictionaries({}, optional={"base64": ODD | st.just("data:image/png;base64,cG5n")})
+ITEM = st.fixed_dictionaries({}, optional={"object_id": ODD, "rle_mask": RLE | ODD, "png_mask": PNG | ODD})
+RES = st.fixed_dictionaries({}, optional={"frame_index": ODD, "rle_mask_list": st.lists(ITEM | ODD, max_size=2) | ODD})
+
+
+@given(res=RES, changes=ITEM)
+@example(res={"frame_index": 40}, changes={})
+def test_masks_as_documented_are_read_as_all_others(res, changes):
+    """
+    The short way to masks leaves what it does not know to the long one, or makes the very same of it.
+    """
+    data = {"res": {"frame_index": 40, "rle_mask_list": [{**MARK, **changes}], **res}}
+    short = _replies._plain_marked(data, {"data": data})
+    if short is not None:
+        fields, at = _replies._marked(data)
+        assert short == structured(Marked, fields, what="it", at=at)
+        assert {"data": data} == short.raw
+
+
+def test_a_mark_as_documented_is_read_the_short_way():
+    """
+    Its picture is kept as it came and read when it is asked for.
+    """
+    data = {"res": {"frame_index": 40, "rle_mask_list": [MARK]}}
+    short = _replies._plain_marked(data, {})
+    assert (40, b"png", (3, 4)) == (short.frame_index, short.masks[0].png, short.masks[0].size)
+    assert _replies._plain_marked({"res": {"frame_index": 40, "rle_mask_list": [MARK, None]}}, {}) is None

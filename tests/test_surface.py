@@ -35,10 +35,11 @@ LAYERS = {
         "jobs",
         "_codec",
         "_submit",
+        "_tasks",
         "_replies",
         "_hints",
     ],
-    "wires": ["_parts", "_download", "_routes", "_flights", "_aiohttp", "_bridge", "_open"],
+    "wires": ["_cut", "_bell", "_parts", "_download", "_routes", "_flights", "_aiohttp", "_bridge", "_open"],
     "flows": [
         "slots",
         "_shelter",
@@ -61,13 +62,14 @@ LAYERS = {
         "client",
         "selection",
         "batch",
+        "_warm",
     ],
     "edges": ["simulator", "pytest_plugin", "__init__", "cli", "__main__"],
 }
 ORDER = [name for names in LAYERS.values() for name in names]
 PURE = {*LAYERS["words"], *LAYERS["rules"]}
 BARRED_FROM_PURE = {"anyio", "asyncio", "aiohttp", "time", "random", "trio"}
-MAY_USE_ASYNCIO = {"_flights", "_aiohttp", "_bridge", "_open", "simulator._http"}
+MAY_USE_ASYNCIO = {"_cut", "_bell", "_flights", "_aiohttp", "_bridge", "_open", "simulator._http"}
 SIMULATOR_MAY_USE = {*PURE, "_download", "simulator"}
 USERS = [
     "errors",
