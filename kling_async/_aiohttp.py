@@ -87,7 +87,7 @@ class _Connector(TCPConnector):
         return connection
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _PublicResolver(AbstractResolver):
     """
     Names of media hosts, each address checked before it is connected to; the proxy's own name may be private.
@@ -107,7 +107,7 @@ class _PublicResolver(AbstractResolver):
         await self.inner.close()
 
 
-@define(eq=False, kw_only=True)
+@define(eq=False, repr=False, kw_only=True)
 class AiohttpTransport:
     """
     The network on asyncio. It belongs to the event loop on which it was made.
@@ -121,21 +121,21 @@ class AiohttpTransport:
     """Seconds for name, connection and handshake."""
     total: float = 120.0
     """Seconds for one exchange from its turn to its last byte."""
-    proxy: str | None = field(default=None, repr=False)
+    proxy: str | None = None
     """Instead of HTTPS_PROXY and NO_PROXY."""
-    ssl_context: SSLContext | None = field(default=None, repr=False)
+    ssl_context: SSLContext | None = None
     """Instead of the system's certificates."""
     body_limit: int = 8 * MIB
     """Bytes of a reply, decompressed."""
     limits: Limits = field(factory=Limits)
     """Of one download."""
-    _flights: Flights = field(factory=Flights, init=False, repr=False)
-    _turns: asyncio.Semaphore = field(init=False, repr=False)
-    _media_turns: asyncio.Semaphore = field(init=False, repr=False)
-    _through: Proxy | None = field(init=False, repr=False)
-    _resolver: _PublicResolver = field(init=False, repr=False)
-    _session: ClientSession = field(init=False, repr=False)
-    _media: ClientSession = field(init=False, repr=False)
+    _flights: Flights = field(factory=Flights, init=False)
+    _turns: asyncio.Semaphore = field(init=False)
+    _media_turns: asyncio.Semaphore = field(init=False)
+    _through: Proxy | None = field(init=False)
+    _resolver: _PublicResolver = field(init=False)
+    _session: ClientSession = field(init=False)
+    _media: ClientSession = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._through = find_proxy(self.proxy)
@@ -303,7 +303,7 @@ class AiohttpTransport:
                 last_first.push_async_callback(_bounded, close)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Pieces:
     """
     The body of a download; its faults are told from those of the file and of the caller's `progress`.

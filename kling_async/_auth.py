@@ -110,7 +110,7 @@ class KeyPair:
 Credentials = ApiKey | KeyPair
 
 
-@define
+@define(eq=False)
 class Signer:
     """
     The header's value for now: the key itself, or a token that is signed anew before it ends.

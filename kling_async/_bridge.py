@@ -36,7 +36,7 @@ GRACE: Final = 10.0
 """Seconds that the end of trio's run waits for the engine's, at most."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Lane:
     """
     One direction: steps that the other side shall take.
@@ -70,7 +70,7 @@ class Lane:
             yield self._steps.popleft()
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Call:
     """
     One call on its way through; each field says which side writes it.
@@ -90,7 +90,7 @@ class Call:
     """Written there: it has begun."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Engine:
     """
     The asyncio side: one task for each call, until told to stop.
@@ -181,7 +181,7 @@ class Engine:
         self.reports.put(partial(self.settle, call, result))
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Curtain(trio.abc.Instrument):
     """
     The end of trio's run with a bridge still open: however it came, even by a breakdown, the engine ends too.
@@ -200,7 +200,7 @@ class Curtain(trio.abc.Instrument):
         self.thread.join(GRACE)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Bridge:
     """
     The trio side: a Transport whose calls wait here and run there.

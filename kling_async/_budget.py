@@ -21,7 +21,7 @@ FIRST: Final = 1
 """What a call brings that succeeds at its first attempt."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Budget:
     """
     The tokens that pay for the replays of all calls to one host with one key.

@@ -52,7 +52,7 @@ FRESH = 60.0
 """Seconds for which a look before the first send is good."""
 
 
-@define
+@define(eq=False, repr=False)
 class Creates:
     """
     Sends creates for one client, and knows those that were sent before.

@@ -14,7 +14,7 @@ import anyio
 from attrs import define, field
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class TaskScope:
     """
     As much of `anyio.CancelScope` as it takes to end a task of asyncio: no shield, no deadline, and one cancellation

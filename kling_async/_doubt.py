@@ -23,7 +23,7 @@ BECAUSE = 120
 """Characters of what went wrong that an unknown outcome quotes."""
 
 
-@define
+@define(eq=False, repr=False)
 class Doubts:
     """
     Settles creates in doubt.

@@ -59,7 +59,7 @@ class Limits:
     """Whether it is hashed as it is written, which costs more than all else: `Saved.sha256` is empty without."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Saving:
     """
     One download as a context: a part file exists inside, and outside the whole file, or a part that can be gone on
@@ -212,7 +212,7 @@ class Saving:
             raise
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Pace:
     """
     Whether the bytes still come fast enough, window by window.

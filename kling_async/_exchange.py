@@ -71,7 +71,7 @@ def replayable(error: KlingError, licence: Replay) -> bool:
     return licence in {Replay.SAFE, Replay.TWICE} and isinstance(error, LostReplyError | ServerError)
 
 
-@define
+@define(eq=False, repr=False)
 class Exchange:
     """
     The way from a call to its result, the same for every endpoint.

@@ -16,7 +16,7 @@ from ._cut import TaskScope
 from .errors import ClosedError
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Flights:
     """
     The calls under way with their deadlines. Closing ends them and waits for their ends.
@@ -77,7 +77,7 @@ class Flights:
             await self.landed.wait()
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Flight(TaskScope):
     """
     One call from start to end. Cut off, it ends with the verdict, as `asyncio.timeout` ends with TimeoutError.

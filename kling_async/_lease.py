@@ -25,7 +25,7 @@ OPEN = "open"
 CLOSED = "closed"
 
 
-@define
+@define(eq=False, repr=False)
 class _Process:
     """
     The running process; asked once and after each fork, for asking is a system call.
@@ -43,7 +43,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_process.forked)
 
 
-@define
+@define(eq=False, repr=False)
 class Owner:
     """
     The lifetime of one object.
@@ -139,7 +139,7 @@ def _named(loop: object) -> str:
     return f"{type(loop).__module__}.{type(loop).__qualname__} {id(loop):#x}"
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Lease:
     """
     One call's leave, as a context manager around its body.

@@ -12,7 +12,7 @@ from .models import Task
 PAGES_MOST = 1000
 
 
-@define
+@define(eq=False, repr=False)
 class Pages:
     """
     Tasks, page by page. A plain iterator: leaving it early leaves nothing behind.

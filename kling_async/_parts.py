@@ -118,7 +118,7 @@ class _Record:
         return cls(Entity(etag, int(total)), int(size), digest, int(mode, 8))
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class PartFile:
     """
     The unfinished file, for worker threads: every step holds one lock.

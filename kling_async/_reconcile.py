@@ -19,7 +19,7 @@ MOST = 100_000
 """Intents that are read at most."""
 
 
-@define
+@define(eq=False, repr=False)
 class Reconciliation:
     """
     One pass over the creates in doubt.

@@ -44,7 +44,7 @@ class Sign(Enum):
     """Something answers under our id, but does not tell it."""
 
 
-@define
+@define(eq=False, repr=False)
 class Search:
     """
     Looks for tasks by the external ids of their creates.

@@ -21,7 +21,7 @@ EMPTY_MOST = 3
 _RANK = {SUBMITTED: 0, PROCESSING: 1}
 
 
-@define
+@define(eq=False, repr=False)
 class Looks:
     """
     The looks at one task, in the rhythm of the policy.
@@ -100,7 +100,7 @@ class Looks:
             log.warning("task %s %s", self.task_id, text)
 
 
-@define
+@define(eq=False, repr=False)
 class Watch:
     """
     The states of a task: the present one at once, each change of status, the final one, end.
