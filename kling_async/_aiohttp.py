@@ -36,7 +36,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from ._download import PIECE, Limits, Saving
-from ._flights import Flight, Flights, current
+from ._flights import Flight, Flights, Turns, current
 from ._parts import encoding
 from ._refusals import excerpt
 from ._routes import Proxy, check_address, check_host, find_proxy
@@ -130,7 +130,7 @@ class AiohttpTransport:
     limits: Limits = field(factory=Limits)
     """Of one download."""
     _flights: Flights = field(factory=Flights, init=False)
-    _turns: asyncio.Semaphore = field(init=False)
+    _turns: Turns = field(init=False)
     _media_turns: asyncio.Semaphore = field(init=False)
     _through: Proxy | None = field(init=False)
     _resolver: _PublicResolver = field(init=False)
@@ -139,7 +139,7 @@ class AiohttpTransport:
 
     def __attrs_post_init__(self) -> None:
         self._through = find_proxy(self.proxy)
-        self._turns = asyncio.Semaphore(self.connections)
+        self._turns = Turns(self.connections)
         self._media_turns = asyncio.Semaphore(self.connections)
         self._resolver = _PublicResolver(self._through.host if self._through else None)
         self._session = _session(self._pool(None), ClientTimeout(total=None, connect=self.connect))
@@ -167,54 +167,51 @@ class AiohttpTransport:
             ClosedError: The transport is closed, or was closed meanwhile.
         """
         url = _known(request.url)
+        proxy, proxy_headers = (None, None) if self._through is None else self._way(url)
         flight = Flight(self._flights, self.total)
         try:
             with flight:
-                if self._turns.locked():
-                    await self._turn(flight)
+                if self._turns.free:
+                    self._turns.free -= 1
                 else:
-                    await self._turns.acquire()
+                    await self._turn(flight)
                 try:
-                    return await self._send(request, url)
+                    reply = await self._session.request(
+                        request.method,
+                        url,
+                        data=io.BytesIO(request.body) if len(request.body) > MIB else request.body or None,
+                        headers=request.headers,
+                        allow_redirects=False,
+                        proxy=proxy,
+                        proxy_headers=proxy_headers,
+                    )
+                    return Response(reply.status, reply.headers, await self._body(reply))
                 finally:
-                    self._turns.release()
+                    self._turns.leave()
         except _FAULTS as error:
             raise self._fault(error, flight, url) from _bare(error)
 
     async def _turn(self, flight: Flight) -> None:
         flight.waits = True
-        await self._turns.acquire()
+        await self._turns.come()
         flight.waits = False
         self._flights.board(flight, self.total)
-
-    async def _send(self, request: Request, url: URL) -> Response:
-        proxy, proxy_headers = (None, None) if self._through is None else self._way(url)
-        reply = await self._session.request(
-            request.method,
-            url,
-            data=io.BytesIO(request.body) if len(request.body) > MIB else request.body or None,
-            headers=request.headers,
-            allow_redirects=False,
-            proxy=proxy,
-            proxy_headers=proxy_headers,
-        )
-        try:
-            body = await self._body(reply)
-        except BaseException:
-            reply.close()
-            raise
-        return Response(reply.status, reply.headers, body)
 
     async def _body(self, reply: ClientResponse) -> bytes:
         content, size = reply.content, 0
         pieces = list[bytes]()
-        # Counted as it is decompressed, piece by piece: a bomb is defused at the limit, not after it.
-        while size <= self.body_limit:
-            if content.at_eof():
-                return b"".join(pieces)
-            piece = await content.readany()
-            size += len(piece)
-            pieces.append(piece)
+        try:
+            # Counted as it is decompressed, piece by piece: a bomb is defused at the limit, not after it.
+            while size <= self.body_limit:
+                if content.at_eof():
+                    return b"".join(pieces)
+                piece = await content.readany()
+                size += len(piece)
+                pieces.append(piece)
+        except BaseException:
+            reply.close()
+            raise
+        reply.close()
         raise DecodeError(f"{reply.url.host}: the reply is larger than {self.body_limit} bytes", status=reply.status)
 
     def _fault(self, error: Exception, flight: Flight, url: URL) -> TransportError | InvalidInputError:

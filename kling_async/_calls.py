@@ -7,12 +7,14 @@ Source of every limit: https://klingai.com/document-api/api/video/multi-elements
 
 from collections.abc import Sequence
 
+import anyio
+
 from ._codec import init_body, points_body, session_body
 from ._create import Creates
 from ._endpoints import ADD, CLEAR, DELETE, GET, INIT, LIST, PREVIEW, Host
 from ._exchange import Exchange
 from ._ids import check_external_task_id, check_id
-from ._lease import OPEN, Lease, Owner
+from ._lease import OPEN, Leave, Owner
 from ._urls import check_url
 from .edits import Edit
 from .errors import InvalidInputError, NotFoundError, UnsupportedError
@@ -31,8 +33,12 @@ class Calls:
     _exchange: Exchange
     _creates: Creates
 
-    def _lease(self, method: str) -> Lease:
+    def _lease(self, method: str) -> Leave:
         return self._owner.lease(method)
+
+    async def _pause(self, seconds: float) -> None:
+        with self._lease("pause"):
+            await anyio.sleep(seconds)
 
     @property
     def creates(self) -> Creates:
@@ -64,7 +70,7 @@ class Calls:
             SelectionRejectedError: The service could not use the clip.
             TransportError: No usable reply came.
         """
-        with self._lease("init_selection"):
+        with self._owner.lease("init_selection", brief=True):
             if video_url:
                 check_url("video_url", video_url, local=self._host.local)
             return await self._exchange(INIT, body=init_body(video_url, video_id))
@@ -86,7 +92,7 @@ class Calls:
             SelectionRejectedError: No object was recognised there.
             TransportError: No usable reply came.
         """
-        with self._lease("add_selection"):
+        with self._owner.lease("add_selection", brief=True):
             return await self._exchange(ADD, body=points_body(session_id, frame_index, as_points(points)))
 
     async def delete_selection(self, session_id: str, frame_index: int, points: Sequence[PointLike]) -> Marked:
@@ -106,7 +112,7 @@ class Calls:
             SelectionRejectedError: The rest was not recognised.
             TransportError: No usable reply came.
         """
-        with self._lease("delete_selection"):
+        with self._owner.lease("delete_selection", brief=True):
             return await self._exchange(DELETE, body=points_body(session_id, frame_index, as_points(points)))
 
     async def clear_selection(self, session_id: str) -> None:
@@ -119,7 +125,7 @@ class Calls:
             SelectionRejectedError: The service said no with code 0.
             TransportError: No usable reply came.
         """
-        with self._lease("clear_selection"):
+        with self._owner.lease("clear_selection", brief=True):
             await self._exchange(CLEAR, body=session_body(session_id))
 
     async def preview_selection(self, session_id: str) -> Preview:
@@ -132,7 +138,7 @@ class Calls:
             SelectionRejectedError: The service said no with code 0.
             TransportError: No usable reply came.
         """
-        with self._lease("preview_selection"):
+        with self._owner.lease("preview_selection", brief=True):
             return await self._exchange(PREVIEW, body=session_body(session_id))
 
     async def create_task(
@@ -182,7 +188,7 @@ class Calls:
             APIError: The service refused.
             TransportError: No usable reply came.
         """
-        with self._lease("get_task"):
+        with self._owner.lease("get_task", brief=True):
             if external_task_id is None:
                 return await self._exchange(GET, path=GET.at(check_id("task_id", task_id)))
             if task_id is not None:
@@ -210,7 +216,7 @@ class Calls:
             APIError: The service refused.
             TransportError: No usable reply came.
         """
-        with self._lease("list_tasks"):
+        with self._owner.lease("list_tasks", brief=True):
             if check_count("page", page) > 1000:
                 raise InvalidInputError("page", f"must be at most 1000, not {page}")
             if check_count("page_size", page_size) > 500:

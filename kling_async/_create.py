@@ -19,7 +19,7 @@ from ._doubt import Doubts, named
 from ._endpoints import CREATE, GET
 from ._exchange import Exchange, log, replayable
 from ._ids import drawn_id
-from ._lease import Lease
+from ._lease import Leave
 from ._ledger import forgotten
 from ._replies import read
 from ._search import Sign
@@ -64,7 +64,7 @@ class Creates:
     """Where intents are written."""
     doubts: Doubts
     """What settles those in doubt."""
-    lease: Callable[[str], Lease]
+    lease: Callable[[str], Leave]
     """Leave of the client for a call."""
     callback_url: Callable[[str], str | None]
     """Where changes of the task with this external id are posted, unless its create names another place."""

@@ -4,7 +4,7 @@ One call: sign, send, read, and send again where its licence, the policy and the
 
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from random import random
 from typing import Final, TypeVar
@@ -93,6 +93,8 @@ class Exchange:
     """Unix time, for tokens."""
     observer: Callable[[Event], None] | None = None
     """Who is told."""
+    pause: Callable[[float], Awaitable[None]] = anyio.sleep
+    """Waits so many seconds, unless the client closes."""
     budget: Budget = field(
         default=Factory(lambda self: shared_budget(self.host, self.signer.credentials), takes_self=True)
     )
@@ -171,7 +173,7 @@ class Exchange:
                 if licence is Replay.TWICE and not replayable(error, Replay.REFUSED):
                     licence = Replay.REFUSED
                 paid = price(error)
-            await anyio.sleep(delay)
+            await self.pause(delay)
             attempt += 1
 
     def delay(self, attempt: int, error: KlingError) -> float | None:

@@ -5,6 +5,7 @@ Decides how a call is cut off from outside and with which error. Refuses to know
 """
 
 import asyncio
+from collections import deque
 from contextvars import ContextVar, Token
 from math import inf
 from types import TracebackType
@@ -124,6 +125,44 @@ class Flight(TaskScope):
         if self.verdict is None:
             self.verdict = verdict
             self.cancel()
+
+
+@define(eq=False, repr=False)
+class Turns:
+    """
+    So many flights at once, first come first served. What asyncio's semaphore does, but that asks a dozen times whether
+    there is room where there is: a call that finds some takes it with `free -= 1`.
+    """
+
+    free: int
+    """How many may start."""
+    _line: deque[asyncio.Future[None]] = field(factory=deque, init=False)
+
+    async def come(self) -> None:
+        """
+        Return when it is this one's turn.
+        """
+        turn = asyncio.get_running_loop().create_future()
+        self._line.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._line.remove(turn)
+            else:
+                self.leave()  # it came at the very moment that nobody wanted it any more
+            raise
+
+    def leave(self) -> None:
+        """
+        Give it to the next in line.
+        """
+        for turn in self._line:
+            if not turn.done():
+                turn.set_result(None)
+                self._line.remove(turn)
+                return
+        self.free += 1
 
 
 _CURRENT: Final[ContextVar[Flight]] = ContextVar("_CURRENT")

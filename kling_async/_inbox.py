@@ -17,7 +17,7 @@ from ._auth import Credentials, webhook_token
 from ._endpoints import GET
 from ._exchange import Exchange
 from ._hints import Hint
-from ._lease import Lease
+from ._lease import Leave
 from .errors import InvalidInputError, NotFoundError
 from .models import Task
 from .policy import PollPolicy
@@ -225,7 +225,7 @@ class Eyes:
 
     credentials: Credentials = field(repr=False)
     """What tokens are made from."""
-    lease: Callable[[str], Lease]
+    lease: Callable[[str], Leave]
     """Leave of the client for a call."""
     store: IntentStore
     """Which task an external id stands for."""

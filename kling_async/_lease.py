@@ -8,6 +8,7 @@ what is still underway, which then ends in ClosedError where it was called.
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ class _Process:
 
 
 _process = _Process()
-if hasattr(os, "register_at_fork"):
+with suppress(AttributeError):  # where there is no fork
     os.register_at_fork(after_in_child=_process.forked)
 
 
@@ -57,23 +58,26 @@ class Owner:
     _running: Callable[[], object] = field(init=False)
     _scope: Callable[[], "Scope"] = field(init=False)
     _process: int = field(default=0, init=False)
+    _cuts: bool = field(default=False, init=False)
+    _briefs: dict[str, "Brief"] = field(factory=dict, init=False)
     leases: set["Lease"] = field(factory=set, init=False)
     """Those that run."""
     _drained: anyio.Event | None = field(default=None, init=False)
 
-    def open(self, *, ours: bool = False) -> None:
+    def open(self, *, ours: bool = False, cuts: bool = False) -> None:
         """
         Begin, on the running loop.
 
         Args:
             ours: Whether nothing but our own code runs under its leases, no transport or store of the caller's.
+            cuts: Whether it closes the transport too, and with that ends what waits for nothing else.
 
         Raises:
             ClosedError: It was opened before.
         """
         if self.state != UNOPENED:
             raise ClosedError(f"this {self.name} is {self.state}: it opens once, make another")
-        self._loop, self._process = _native(), _process.id
+        self._loop, self._process, self._cuts = _native(), _process.id, cuts
         found = None
         if "asyncio" in sys.modules:  # where it is not, this is another's loop, which must not wait for that import
             from ._cut import ways
@@ -99,9 +103,13 @@ class Owner:
         assert self._drained is not None
         await self._drained.wait()
 
-    def lease(self, method: str) -> "Lease":
+    def lease(self, method: str, *, brief: bool = False) -> "Leave":
         """
         Leave for one call.
+
+        Args:
+            method: The call, for messages.
+            brief: Whether it waits for the transport alone, and else in leases of its own.
 
         Raises:
             ClosedError: It is not open.
@@ -121,7 +129,15 @@ class Owner:
             loops = f"was opened on {_named(self._loop)} and is used on {_named(_native())}"
             msg = f"this {self.name} {loops}: open one on each loop"
             raise RuntimeError(msg)
-        return Lease(self, method, self._scope())
+        if not brief or not self._cuts:
+            return Lease(self, method, self._scope())
+        return self._briefs.get(method) or self._briefs.setdefault(method, Brief(self, method))
+
+    def closed(self, method: str) -> ClosedError:
+        """
+        What a call ends with that was underway as this closed.
+        """
+        return ClosedError(f"{self.name} closed while {method}() was underway")
 
     def ended(self) -> None:
         """
@@ -162,10 +178,32 @@ class Lease:
             owner.ended()
         self._scope.__exit__(kind, error, trace)
         if self._scope.cancelled_caught:
-            raise ClosedError(f"{owner.name} closed while {self._method}() was underway")
+            raise owner.closed(self._method)
 
     def end(self) -> None:
         """
         Cancel the call.
         """
         self._scope.cancel()
+
+
+@define(eq=False, repr=False)
+class Brief:
+    """
+    The leave of calls that end with the transport of their owner: only what they are told is put right.
+    """
+
+    _owner: Owner
+    _method: str
+
+    def __enter__(self) -> None:
+        """Nothing to keep."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self._owner.state == CLOSED and isinstance(error, ClosedError):
+            raise self._owner.closed(self._method) from error
+
+
+Leave = Lease | Brief

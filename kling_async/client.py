@@ -160,7 +160,8 @@ class KlingClient(Calls):
         return self._host.base_url
 
     async def __aenter__(self) -> Self:
-        self._owner.open(ours=self._borrowed is None and type(self._store) is MemoryStore)
+        own = self._borrowed is None
+        self._owner.open(ours=own and type(self._store) is MemoryStore, cuts=own)
         try:
             await self._store.open()
             if self._borrowed is None:
@@ -181,6 +182,7 @@ class KlingClient(Calls):
             retry=self._retry,
             about=f"Check {key} for {self._host.name}: a key of another service or region fails just so.",
             observer=self._observer,
+            pause=self._pause,
         )
         search = Search(self._exchange, self._store, fingerprint(self._credentials))
         doubts = Doubts(self._exchange, self._store, search)

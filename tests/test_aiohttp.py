@@ -23,6 +23,7 @@ from anyio.streams.tls import TLSListener
 
 from kling_async._aiohttp import MIB, AiohttpTransport
 from kling_async._download import Limits
+from kling_async._flights import Turns
 from kling_async._open import stand
 from kling_async.errors import (
     ClosedError,
@@ -609,7 +610,7 @@ async def test_turn_that_never_comes_was_not_sent():
 
     def build():
         transport = AiohttpTransport(connections=1, total=0.05)
-        transport._turns = asyncio.Semaphore(0)
+        transport._turns = Turns(0)
         return transport
 
     async with serving() as server:

@@ -6,6 +6,7 @@ import logging
 import pickle
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from kling_async import (
@@ -25,7 +26,9 @@ from kling_async import (
     StoreError,
     Video,
 )
+from kling_async.events import Replayed
 from tests.doubles import KEY, Script, client_of, envelope, script_of, task_reply
+from tests.test_aiohttp import reply, serving
 
 PAIR = KeyPair("access", "secret-secret-secret-secret-secret")
 CLIP = "https://example.com/clip.mp4"
@@ -282,3 +285,36 @@ async def test_the_key_appears_nowhere(caplog):
             seen += [str(caught.value), repr(vars(caught.value)), repr(pickle.dumps(caught.value))]
         seen.append(repr(script_of(client).requests))
     assert KEY not in "".join([*seen, caplog.text])
+
+
+@pytest.mark.real_clock
+@pytest.mark.parametrize("refused", [False, True], ids=["underway", "between two attempts"])
+async def test_closing_ends_a_call_on_its_own_pool(refused):
+    """
+    It ends with the pool, or in the pause before its next attempt, and is told by which call of which object.
+    """
+    asked, ended, events = anyio.Event(), [], []
+
+    async def talk(peer):
+        await server.heard(peer)
+        if refused:
+            await peer.send(reply(b"busy", "Retry-After: 50", status="503 Service Unavailable"))
+        asked.set()
+        await peer.gone()
+
+    async with serving(talk) as server:
+        client = KlingClient(ApiKey(KEY), base_url=server.url, observer=events.append)
+
+        async def call():
+            try:
+                await client.get_task("1")
+            except ClosedError as error:
+                ended.append(str(error))
+
+        async with anyio.create_task_group() as group, client:
+            group.start_soon(call)
+            await asked.wait()
+            with anyio.fail_after(5):
+                while refused and not any(isinstance(event, Replayed) for event in events):
+                    await anyio.lowlevel.checkpoint()
+    assert ["KlingClient closed while get_task() was underway"] == ended

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from kling_async._flights import Flight, Flights, current
+from kling_async._flights import Flight, Flights, Turns, current
 from kling_async.errors import ClosedError
 
 pytestmark = pytest.mark.parametrize("anyio_backend", [("asyncio", {})], ids=["asyncio"])
@@ -163,3 +163,44 @@ async def test_a_short_deadline_is_kept_beside_a_long_one():
         landed.set()
         await long
     await flights.close()
+
+
+async def test_turns_are_taken_in_the_order_of_asking():
+    """
+    Whoever leaves hands the turn to the first in line; with nobody there it is free again.
+    """
+    turns, came = Turns(0), []
+
+    async def ask(name):
+        await turns.come()
+        came.append(name)
+
+    asking = [asyncio.create_task(ask(name)) for name in "abc"]
+    await asyncio.sleep(0)
+    for _ in range(4):
+        turns.leave()
+    await asyncio.wait(asking)
+    assert ["a", "b", "c"] == came
+    assert 1 == turns.free
+
+
+@pytest.mark.parametrize("came", [True, False])
+async def test_a_turn_that_is_wanted_no_more_goes_to_the_next(came):
+    """
+    Cancelled while it waits, or at the very moment that its turn came, a call leaves the turn to others.
+    """
+    turns = Turns(0)
+    first, second = (asyncio.create_task(turns.come()) for _ in range(2))
+    await asyncio.sleep(0)
+    if came:
+        turns.leave()
+        first.cancel()
+    else:
+        first.cancel()
+        turns.leave()
+    await asyncio.wait([first, second])
+    assert first.cancelled()
+    assert not second.cancelled()
+    assert 0 == turns.free
+    turns.leave()
+    assert 1 == turns.free
