@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from kling_async import ClosedError
-from kling_async._lease import Owner
+from kling_async._lease import Owner, _process
 
 
 async def test_an_owner_opens_once():
@@ -110,9 +110,23 @@ async def test_another_process_is_refused(monkeypatch):
     """
     owner = Owner("KlingClient")
     owner.open()
-    monkeypatch.setattr("kling_async._lease._process.id", -1)
+    monkeypatch.setattr(_process, "id", _process.id)
+    with monkeypatch.context() as patched:
+        patched.setattr("os.getpid", lambda: -1)
+        _process.forked()
     with pytest.raises(RuntimeError, match=r"process .* used in -1"):
         owner.lease("wait")
+
+
+async def test_a_loop_is_known_where_asyncio_was_never_loaded(monkeypatch):
+    """
+    The owner of a program on trio opens without it.
+    """
+    monkeypatch.delitem(sys.modules, "asyncio")
+    owner = Owner("KlingClient")
+    owner.open(ours=True)
+    with owner.lease("wait"):
+        pass
 
 
 @pytest.mark.real_clock
