@@ -12,6 +12,8 @@ from .errors import InvalidInputError
 
 EXTERNAL_LIMIT = 64
 PREFIX = "ka1-"
+_LETTERS = b"abcdefghijklmnopqrstuvwxyz234567" * 8
+"""Of base32, for each byte the one that its last five bits stand for."""
 _EXTERNAL = re.compile(r"[A-Za-z0-9._-]+")
 _PLACEHOLDER = re.compile(r"<.*>|\{.*\}")
 
@@ -63,4 +65,4 @@ def drawn_id() -> str:
     """
     An external_task_id for a paid run that nobody named.
     """
-    return external_id(secrets.token_bytes(20))
+    return PREFIX + secrets.token_bytes(32).translate(_LETTERS).decode()
