@@ -113,7 +113,7 @@ else:
 
 del TYPE_CHECKING
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = (
     "COMETAPI_URL",

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 import pytest
-from tests import strategies
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,6 +47,7 @@ from kling_async._submit import (
     moved,
     session_digest,
 )
+from tests import strategies
 
 BEGAN = datetime(2026, 11, 20, tzinfo=UTC)
 EDIT = Removal.of("the stones")
