@@ -1,53 +1,62 @@
 """
-Prints the table: `python -m benchmarks` that of speed, `python -m benchmarks double_charge` that of repeated orders,
-`python -m benchmarks polling` that of waiting for many tasks.
+Prints the table: `python -m benchmarks` all of it, `python -m benchmarks NAME...` what is named alone.
+
+Each group of figures is measured in a process of its own. What is not installed is told as skipped. The exit status is
+1 where a gate is missed, or a group failed.
 """
 
-import asyncio
+import platform
 import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from multiprocessing import get_context
+
+from benchmarks.groups import APART, GROUPS, collected
+from benchmarks.rounds import CORES, told
+from benchmarks.table import printed, status
 
 
-def speed() -> int:
+def table(groups: Sequence[str]) -> int:
     """
-    Measure and print, ratios with what they are against.
+    Measure and print these groups, one after the other.
     """
-    from benchmarks import calls, imports, masks
-    from benchmarks.server import serving
-
-    with serving() as base_url:
-        bare = asyncio.run(calls.against_bare(base_url))
-        trio = {at_once: calls.trio_against_asyncio(base_url, at_once) for at_once in (32, 512)}
-    _, imported = imports.measured()
-    rows = [
-        ("CPU of get_task / bare aiohttp GET, 32 at once", bare["get"]),
-        ("CPU of create_task / bare aiohttp POST, 32 at once", bare["create"]),
-        ("calls a second, trio / asyncio, 32 at once", trio[32]),
-        ("calls a second, trio / asyncio, 512 at once", trio[512]),
-        *((row.name if row.wall is None else f"CPU of {row.name}", row.cpu) for row in imported),
-        ("mask to pixels / pycocotools, 720 x 1280", masks.against_pycocotools(720, 1280)),
-        ("mask to pixels / pycocotools, 2160 x 2160", masks.against_pycocotools(2160, 2160)),
-    ]
-    for name, value in rows:
-        print(f"| {name:<56} | {value:5.2f} |")
-    return 0
+    failed, head = 0, True
+    for name in (name for group in groups for name in GROUPS[group]):
+        began = time.perf_counter()
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            measured = process.submit(collected, name)
+            error = measured.exception()
+        if error is not None:
+            told(f"{name}: {error!r}\n{error.__cause__ or ''}")
+            failed = 1
+            continue
+        failed |= status(printed(measured.result(), head=head))
+        head = False
+        told(f"{name}: {time.perf_counter() - began:.0f} s")
+    parts = ("aiohttp", "anyio", "attrs", "cattrs", "orjson")
+    names = ", ".join(f"{part} {version(part)}" for part in parts)
+    print(f"\nPython {platform.python_version()} on {platform.system()}, {len(CORES) or 'unknown'} cores; {names}.")
+    return failed
 
 
 def main() -> int:
     """
-    The measurement that the command line names.
+    The measurements that the command line names; by default all of the table.
     """
-    if sys.argv[1:] == ["double_charge"]:
+    names = sys.argv[1:] or [name for name in GROUPS if name not in APART]
+    unknown = [name for name in names if name not in GROUPS and name not in APART]
+    if unknown:
+        print(f"{', '.join(unknown)}: not known; there are {', '.join([*GROUPS, 'double_charge'])}", file=sys.stderr)
+        return 2
+    groups = [name for name in names if name in GROUPS]
+    failed = table(groups) if groups else 0
+    if "double_charge" in names:
         from benchmarks import double_charge
 
-        return double_charge.main()
-    if sys.argv[1:] == ["polling"]:
-        from benchmarks import polling
-
-        return polling.main()
-    if sys.argv[1:]:
-        print("usage: python -m benchmarks [double_charge | polling]", file=sys.stderr)
-        return 2
-    return speed()
+        failed |= double_charge.main()
+    return failed
 
 
 if __name__ == "__main__":

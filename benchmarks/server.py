@@ -1,11 +1,14 @@
 """
-A server faster than any client: prebuilt answers, in a process of its own.
+A server faster than any client: prebuilt answers, in a process of its own on a core of its own.
 
-Whatever arrives gets one and the same task, but below `/waiting/<when>`: there are 10,000 tasks that end one after the
-other from then on, singly and on pages of the list.
+The first part of the path says how. `kling`, and whatever is not named here: one and the same task, none by an external
+id, and to a POST what its endpoint promises. Names of other libraries: what these poll. `storm`: the task with the id
+that was asked for, after a while. `slow/<number>`: the same task for all, once so many have asked. `waiting/<when>`:
+10,000 tasks that end one after the other from then on, singly and on pages of the list.
 """
 
 import asyncio
+import re
 import subprocess
 import sys
 import time
@@ -13,29 +16,30 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import ClassVar
+from importlib import import_module
+from importlib.util import find_spec
+from random import random
+from typing import ClassVar, Final
 from urllib.parse import parse_qs, urlsplit
 
-TASK = (
-    b'{"code":0,"message":"SUCCEED","request_id":"9ab376fc-0000-4000-8000-000000000000","data":{"task_id":'
-    b'"878106242831892487","task_info":{"external_task_id":"ka1-abcdefghijklmnopqrstuvwxyz234567"},"created_at":'
-    b'1777385361501,"updated_at":1777385363321,"task_result":{"videos":[{"id":"878106242831892488","session_id":'
-    b'"878106242831892489","url":"https://v15-kling.klingai.com/bs2/upload/out.mp4?x-kcdn-pid=112372","duration":'
-    b'"5.04"}]},"task_status":"succeed","final_unit_deduction":"3"}}'
-)
-HEAD = (
-    b"HTTP/1.1 200 OK\r\nServer: bench\r\nDate: Fri, 20 Nov 2026 00:00:00 GMT\r\nContent-Type: application/json\r\n"
-    b"Connection: keep-alive\r\nX-Trace: 1\r\nContent-Length: %d\r\n\r\n"
-)
-ANSWER = HEAD % len(TASK) + TASK
+from benchmarks.answers import ENDED, ENVELOPE, RIVALS, RUNNING, TASK, UNKNOWN, framed, posted, rival
+from benchmarks.rounds import pin, server_core
 
-WAITING = 10_000
+__all__ = ("SPAN", "TASK", "WAITING", "ends_after", "serving")
+
+WAITING: Final = 10_000
 """Tasks that are waited for."""
-SPAN = 8.0
+SPAN: Final = 8.0
 """Seconds over which they end."""
-ENVELOPE = b'{"code":0,"message":"SUCCEED","request_id":"9ab376fc-0000-4000-8000-000000000000","data":%s}'
-ENDED = TASK.partition(b'"data":')[2].removesuffix(b"}").replace(b"878106242831892487", b"%d")
-RUNNING = ENDED.partition(b',"task_result"')[0] + b',"task_result":{},"task_status":"processing"}'
+SLOW_MOST: Final = 0.15
+"""Seconds that an answer in the storm takes at most."""
+KNOWN_MOST: Final = 10_000
+"""Requests that are told by their bytes alone."""
+READ_MOST: Final = 1 << 16
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
+_ANSWER = framed(TASK)
+_UNKNOWN = framed(UNKNOWN, b"404 Not Found")
 
 
 def ends_after(task_id: int) -> float:
@@ -68,52 +72,97 @@ def waiting(target: str, counts: Counter[str]) -> bytes:
     return ENVELOPE % (b"[%s]" % b",".join(spelled(task_id)[ends_after(task_id) <= passed] for task_id in page))
 
 
-class Answering(asyncio.Protocol):
+class Answering(asyncio.BufferedProtocol):
     """
     Answers each request as soon as it is whole.
     """
 
     counts: ClassVar[Counter[str]] = Counter()
     """Looks at those that are waited for, of all connections, by when these began."""
+    known: ClassVar[dict[bytes, bytes]] = {}
+    """Answers to requests that are always the same, by their bytes."""
+    gathered: ClassVar[dict[str, list["Answering"]]] = {}
+    """Who waits for the others, by how many these must be."""
+    buffer: ClassVar[memoryview] = memoryview(bytearray(READ_MOST))
+    """One for all: it is emptied before the next connection is read."""
 
     def __init__(self) -> None:
         """Nothing has come yet."""
         self.pending = b""
+        self.transport = asyncio.WriteTransport()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the way back."""
+        assert isinstance(transport, asyncio.WriteTransport)
         self.transport = transport
 
-    def data_received(self, data: bytes) -> None:
-        """Count whole requests and answer each."""
-        self.pending += data
-        answers = b""
-        while b"\r\n\r\n" in self.pending:
-            head, _, rest = self.pending.partition(b"\r\n\r\n")
-            found = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
-            length = int(found or 0)
-            if len(rest) < length:
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        """Where to read into."""
+        return self.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Answer what came."""
+        data = bytes(self.buffer[:nbytes])
+        answer = self.known.get(data)
+        if answer is None or self.pending:
+            self.pending += data
+            answer = self.answers()
+        if answer:
+            self.transport.write(answer)
+
+    def answers(self) -> bytes:
+        """The answers to all requests that are whole."""
+        written = b""
+        while (end := self.pending.find(b"\r\n\r\n")) >= 0:
+            length = _LENGTH.search(self.pending, 0, end)
+            whole = end + 4 + (int(length[1]) if length else 0)
+            if len(self.pending) < whole:
                 break
-            self.pending = rest[length:]
-            answers += answer(head, self.counts)
-        self.transport.write(answers)  # type: ignore[attr-defined]
+            request, self.pending = self.pending[:whole], self.pending[whole:]
+            written += self.answer(request)
+        return written
 
+    def answer(self, request: bytes) -> bytes:
+        """The answer to one request; empty where it comes later."""
+        method, target, _ = request.split(b" ", 2)
+        path = target.decode("latin-1")
+        _, first, *rest = path.partition("?")[0].split("/")
+        if first == "waiting":
+            return framed(waiting(path, self.counts))
+        if first == "storm":
+            body = framed(ENVELOPE % (ENDED % int(rest[-1])))
+            asyncio.get_running_loop().call_later(random() * SLOW_MOST, self.later, body)
+            return b""
+        if first == "slow":
+            self.gather(rest[0])
+            return b""
+        if method == b"POST":
+            return framed(posted(rest[-1]))
+        if first == "kling" and rest[-1].startswith("ka1-"):
+            return _UNKNOWN
+        answer = framed(rival(first)) if first in RIVALS else _ANSWER
+        if len(self.known) < KNOWN_MOST:
+            self.known[request] = answer
+        return answer
 
-def answer(head: bytes, counts: Counter[str]) -> bytes:
-    """
-    The answer to a request with this head.
-    """
-    target = head.split(b" ", 2)[1]
-    if not target.startswith(b"/waiting/"):
-        return ANSWER
-    body = waiting(target.decode(), counts)
-    return HEAD % len(body) + body
+    def gather(self, number: str) -> None:
+        """Answer all who wait once they are enough."""
+        asking = self.gathered.setdefault(number, [])
+        asking.append(self)
+        if len(asking) == int(number):
+            for each in self.gathered.pop(number):
+                each.later(_ANSWER)
+
+    def later(self, answer: bytes) -> None:
+        """Answer, if anyone is there still."""
+        if not self.transport.is_closing():
+            self.transport.write(answer)
 
 
 async def main() -> None:
     """Serve until stdin closes."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Answering, "127.0.0.1", 0)
+    server = await loop.create_server(Answering, "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 
@@ -121,7 +170,8 @@ async def main() -> None:
 @contextmanager
 def serving() -> Iterator[str]:
     """The base URL of a server in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.server"]
+    core = server_core()
+    command = [sys.executable, "-m", "benchmarks.server", *([] if core is None else [str(core)])]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -130,5 +180,14 @@ def serving() -> Iterator[str]:
             process.communicate("")
 
 
+def run() -> None:
+    """On a faster loop where there is one."""
+    for core in sys.argv[1:]:
+        pin(int(core))
+    loop = import_module("uvloop").new_event_loop if find_spec("uvloop") else None
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
+
+
 if __name__ == "__main__":
-    asyncio.run(main())
+    run()

@@ -18,7 +18,8 @@ from attrs import define, field, frozen
 from ._codec import readable
 from ._endpoints import GET, LIST
 from ._exchange import Exchange, log
-from ._replies import read, unwrap
+from ._replies import DEPTH_MOST, read, unwrap
+from ._tasks import plain_task
 from .errors import DecodeError, KlingError, ServerError, ThrottledError, TLSError, TransportError
 from .models import SUCCEED, Task
 from .transport import Response
@@ -35,6 +36,8 @@ APART = timedelta(minutes=1)
 """How far the order of the list may differ from that of the times that it shows."""
 
 Row: TypeAlias = dict[str, object]
+
+_REST = frozenset({"code", "message", "request_id"})
 
 
 def rested(times: int) -> float:
@@ -54,14 +57,20 @@ class Page:
     """The reply but for its rows."""
     rows: tuple[Row, ...]
     """The tasks, as they came."""
+    plain: bool = False
+    """Whether the rest of the reply is all that Kling documents, and no refusal of any kind."""
 
     def task(self, row: Row) -> Task | None:
         """
         A row as a look at its task alone would have shown it; None where that would show more.
         """
+        whole = {**self.whole, "data": row}
         try:
-            task = read(GET, Response(200, {}, orjson.dumps({**self.whole, "data": row})))
-        except KlingError:
+            text = orjson.dumps(whole)
+            shallow = text.count(b"[") + text.count(b"{") <= DEPTH_MOST
+            task = plain_task(row, whole) if self.plain and shallow else None
+            task = task or read(GET, Response(200, {}, text))
+        except (KlingError, orjson.JSONEncodeError):  # what nests too deep cannot even be written again
             return None
         return None if task.status == SUCCEED and not task.has_video else task
 
@@ -90,7 +99,7 @@ def page_of(response: Response, *, about: str | None = None) -> Page:
     if not isinstance(rows, list):
         raise DecodeError("the reply holds no list of tasks", problems=("expected an array @ $.data",))
     rest = {name: value for name, value in whole.items() if name not in {"data", "tasks"}}
-    return Page(rest, tuple(row for row in rows if isinstance(row, dict)))
+    return Page(rest, tuple(row for row in rows if isinstance(row, dict)), plain is not None and rest.keys() <= _REST)
 
 
 def _plain(response: Response) -> Row | None:

@@ -11,6 +11,7 @@ from copy import copy
 from functools import partial
 from heapq import heappop, heappush
 from math import inf
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
@@ -23,6 +24,9 @@ from ._listing import PAGE_SIZE, Listing, Page, Row, rested
 from .errors import AuthenticationError, KlingError, TLSError
 from .models import FAILED, SUCCEED, Task
 from .policy import PollPolicy
+
+if TYPE_CHECKING:
+    from ._bell import AnyBell
 
 WORTH = 8
 """Tasks that a page should show to be worth its bytes; fewer are looked at alone."""
@@ -58,8 +62,10 @@ class Seat:
     """How many searches in a row did not show its task."""
     alone_until: float = field(default=-inf, init=False)
     """Until then the list is not searched for it."""
-    turn: anyio.Event = field(init=False)
-    """Set when it is called, or is to keep the time."""
+    turn: "AnyBell" = field(init=False)
+    """Rung when it is called, or is to keep the time."""
+    wake: Callable[[], None] | None = field(default=None, init=False)
+    """What its ear calls at a hint, while it pauses."""
     called: bool = field(default=False, init=False)
     """Its pause is over."""
     shown: Task | KlingError | None = field(default=None, init=False)
@@ -94,7 +100,23 @@ class Seat:
         End its pause.
         """
         self.called, self.shown = True, shown
-        self.turn.set()
+        self.turn.ring()
+
+    def listen(self, hinted: Callable[["Seat"], None]) -> None:
+        """
+        Have this called at each hint about the task.
+        """
+        if self.ear is not None:
+            self.wake = partial(hinted, self)
+            self.ear.listen(self.wake, *self.names)
+
+    def leave(self) -> None:
+        """
+        Have nothing called any more.
+        """
+        if self.ear is not None and self.wake is not None:
+            self.ear.leave(self.wake, *self.names)
+            self.wake = None
 
 
 @define(eq=False)
@@ -108,8 +130,9 @@ class Poller:
     _inbox: Inbox | None
     _listing: Listing = field(default=Factory(lambda self: Listing(self._exchange), takes_self=True), init=False)
     _alone: anyio.Semaphore | None = field(default=None, init=False)
+    _bell: "Callable[[], AnyBell] | None" = field(default=None, init=False)
     _seats: dict[Seat, None] = field(factory=dict, init=False)
-    _by_id: dict[str, list[Seat]] = field(factory=dict, init=False)
+    _by_id: dict[str, tuple[Seat, ...]] = field(factory=dict, init=False)
     _times: list[float] = field(factory=list, init=False)
     _timers: dict[float, list[Seat]] = field(factory=dict, init=False)
     _leader: Seat | None = field(default=None, init=False)
@@ -151,32 +174,36 @@ class Poller:
             TLSError: So was the host's certificate.
         """
         now = anyio.current_time()
-        seat.turn, seat.called, seat.shown = anyio.Event(), False, None
+        seat.turn, seat.called, seat.shown = self._new_bell(), False, None
         seat.due = seat.half = now
         if not at_once:
             seat.plan(now, self._drawn(seat))
-        names, wake = seat.names, partial(self._hinted, seat)
-        if seat.ear is not None:
-            seat.ear.listen(wake, *names)
+        seat.listen(self._hinted)
         self._enter(seat)
         try:
             while not seat.called:
                 self._leader = self._leader or seat
-                await (self._lead(seat) if self._leader is seat else seat.turn.wait())
+                await (self._lead(seat) if self._leader is seat else seat.turn)
         finally:
-            if seat.ear is not None:
-                seat.ear.leave(wake, *names)
+            seat.leave()
             self._leave(seat)
         if isinstance(seat.shown, KlingError):
             raise seat.shown
         return seat.shown
+
+    def _new_bell(self) -> "AnyBell":
+        if self._bell is None:
+            from ._bell import bells
+
+            self._bell = bells()
+        return self._bell()
 
     def _drawn(self, seat: Seat) -> float:
         return seat.policy.delay(seat.looks, chance=self._exchange().chance())
 
     def _enter(self, seat: Seat) -> None:
         self._seats[seat] = None
-        self._by_id.setdefault(seat.task_id, []).append(seat)
+        self._by_id[seat.task_id] = (*self._by_id.get(seat.task_id, ()), seat)
         self._set_timer(seat)
 
     def _leave(self, seat: Seat) -> None:
@@ -185,14 +212,14 @@ class Poller:
         if self._leader is seat:
             self._leader = next(iter(self._seats), None)
             if self._leader is not None:
-                self._leader.turn.set()
+                self._leader.turn.ring()
 
     def _drop(self, seat: Seat) -> None:
         if seat in self._seats:
             del self._seats[seat]
-            self._by_id[seat.task_id].remove(seat)
-            if not self._by_id[seat.task_id]:
-                del self._by_id[seat.task_id]
+            seats = self._by_id.pop(seat.task_id)
+            if len(seats) > 1:
+                self._by_id[seat.task_id] = tuple(other for other in seats if other is not seat)
 
     def _call(self, seat: Seat, shown: Task | KlingError | None = None) -> None:
         self._drop(seat)
@@ -275,6 +302,7 @@ class Poller:
                 break
             if before == len(left) and page.precedes(seat.seen for seat in wanted if seat.task_id in left):
                 break
+            del page  # before the next one is there: both together would make the collector run twice as far
         self._judge(wanted, left)
 
     def _show(self, page: Page, left: set[str], asked: float, mark: int) -> None:
@@ -286,7 +314,7 @@ class Poller:
                 continue
             left.discard(seats[0].task_id)
             status = row.get("task_status")
-            for seat in tuple(seats):
+            for seat in seats:
                 seat.unseen = seat.missed = 0
                 counts = seat.half <= asked
                 if counts and seat.ear is not None:

@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 import pytest
+from attrs import evolve
 
 from kling_async import DecodeError, NotFoundError, ServerError, Task
 from kling_async._listing import REST_LEAST, REST_MOST, Page, page_of, rested
+from kling_async._replies import DEPTH_MOST
 from kling_async.transport import Response
 from tests.doubles import envelope, task_reply
 
@@ -110,3 +112,39 @@ def test_rests_double_up_to_a_few_minutes():
     """
     assert [REST_LEAST, 2 * REST_LEAST, 4 * REST_LEAST] == [rested(times) for times in (1, 2, 3)]
     assert REST_MOST == rested(7) == rested(10**9)
+
+
+@pytest.mark.parametrize("depth", [DEPTH_MOST, 300, 1000])
+def test_a_row_that_is_nested_too_deep_is_looked_at_alone(depth):
+    """
+    Even one so deep that it can be read and not be written again.
+    """
+    deep = b'{"code":0,"data":[{"task_id":"1","task_status":"succeed","watermark_info":%s}]}'
+    found = page_of(Response(200, {}, deep % (b"[" * depth + b"]" * depth)))
+    assert ["1"] == [row["task_id"] for row in found.rows]
+    assert None is found.task(found.rows[0])
+
+
+def test_a_row_beside_an_error_is_no_task():
+    """
+    What a single look would raise is left to it, although the list was told with success.
+    """
+    found = page_of(Response(200, {}, orjson.dumps({"code": 0, "data": [ROW], "error": "down"})))
+    assert (ROW,) == found.rows
+    assert None is found.task(ROW)
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"watermark_info": {"a": [1]}}, {"status": "running"}, {"created_at": "1777385361"}]
+)
+def test_a_row_is_read_the_same_on_its_short_way(more):
+    """
+    As from a page that holds more than Kling documents, whose rows take the long way.
+    """
+    rows = [{**ROW, **more}]
+    short, long = (
+        page_of(Response(200, {}, orjson.dumps({"code": 0, "data": rows, **rest}))).task(rows[0])
+        for rest in ({}, {"trace": "1"})
+    )
+    assert short.raw == {"code": 0, "data": rows[0]}
+    assert long == evolve(short, raw={**short.raw, "trace": "1"})
