@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 import anyio
-from sniffio import current_async_library
+from anyio.lowlevel import current_token
 
 T = TypeVar("T")
 
@@ -122,7 +122,7 @@ async def own_tasks(*, cut_off: bool = False) -> AsyncIterator[Callable[..., obj
     Args:
         cut_off: Cancel them at the end, instead of waiting for theirs.
     """
-    if current_async_library() == "trio":
+    if not isinstance(current_token().native_token, asyncio.AbstractEventLoop):
         import trio
 
         async with trio.open_nursery() as nursery:

@@ -297,10 +297,6 @@ class Speaking(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
-    def connection_lost(self, _error: Exception | None) -> None:
-        """Nobody is there to be streamed to."""
-        self.left = 0
-
     def data_received(self, data: bytes) -> None:
         """Answer whole requests."""
         self.pending += data
@@ -351,7 +347,7 @@ class Speaking(asyncio.Protocol):
 
     def stream(self) -> None:
         """Write as much as the client takes."""
-        while self.left and not self.paused:
+        while self.left and not self.paused and not self.transport.is_closing():
             size = min(self.left, PIECE)
             self.left -= size
             self.transport.write(bytes(size))

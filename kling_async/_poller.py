@@ -84,7 +84,8 @@ class Seat:
         """
         self.looks += 1
         self.due, self.half = now + pause, now + pause / 2
-        self.heed(now)
+        if self.ear is not None:
+            self.heed(now)
 
     def heed(self, now: float) -> None:
         """
@@ -239,9 +240,10 @@ class Poller:
             self._stirred.set()
 
     def _reset_timers(self) -> None:
-        self._times, self._timers = [], {}
+        self._timers = {}
         for seat in self._seats:
-            self._set_timer(seat)
+            self._timers.setdefault(seat.due, []).append(seat)
+        self._times = sorted(self._timers)  # which is a heap
 
     def _due(self, now: float) -> list[Seat]:
         """Those whose time it is. Timers of those who left, or were put off, are dropped on the way."""
@@ -307,9 +309,10 @@ class Poller:
 
     def _show(self, page: Page, left: set[str], asked: float, mark: int) -> None:
         pauses: dict[int, float] = {}
+        by_id = self._by_id
         for row in page.rows:
             task_id = row.get("task_id")
-            seats = self._by_id.get(task_id) if isinstance(task_id, str) else None
+            seats = by_id.get(task_id) if isinstance(task_id, str) else None
             if not seats:
                 continue
             left.discard(seats[0].task_id)

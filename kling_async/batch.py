@@ -6,7 +6,7 @@ Failures are values. Selections are opened only a few ahead of the slots, so tha
 
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -30,7 +30,7 @@ from .errors import (
 from .jobs import Edited, Failed, Job, Outcome
 from .models import Task
 from .selection import SelectionSession
-from .slots import Slots
+from .slots import LearnedSlots, Slot, Slots
 
 __all__ = ("edit", "edit_many")
 
@@ -41,8 +41,12 @@ AHEAD = 2
 """Jobs that may be prepared while every slot is held."""
 UNREAD_MOST = 64
 """Outcomes that may wait for their reader before no further job is begun."""
-QUOTA_WAIT = 1.0
-"""Seconds that a full quota is waited for at least: https://klingai.com/document-api (concurrency)."""
+QUOTA_WAIT, QUOTA_MOST = 1.0, 60.0
+"""Seconds that a full quota is waited for at least (https://klingai.com/document-api, concurrency) and at most."""
+LOOK_SIZE = 100
+"""Tasks that are looked at, newest first, to see how many run already."""
+LOOK_MOST = 10.0
+"""Seconds that this look may take."""
 
 
 async def edit(client: KlingClient, job: Job, *, slots: AnySlots | None = None, gate: Gate | None = None) -> Task:
@@ -84,38 +88,75 @@ class _Run:
         known = await self._known(job)
         if known is not None:
             ready()
-            return await self.client.wait(known)
+            return await self._resumed(known)
         self._check_stopped()
+        async with AsyncExitStack() as held:
+            # The selection is gone by now: minutes long, it would keep every mask of its frames.
+            return await self.client.wait(await self._submitted(job, held, ready))
+
+    async def _submitted(self, job: Job, held: AsyncExitStack, ready: Callable[[], None]) -> Task:
+        """Its task, just created, and its slot held on."""
         async with SelectionSession(self.client, video_url=job.video_url, video_id=job.video_id) as selection:
             for frame_index, points in job.marks.items():
                 await selection.add_points(frame_index, points)
             if self.gate is not None and (reason := await self.gate(job, selection)) is not None:
                 raise DeclinedError(reason)
-            async with nullcontext() if self.slots is None else self.slots:
-                ready()
-                return await self.client.wait(await self._created(job, selection))
+            slot = self.slots.slot(self._running) if isinstance(self.slots, LearnedSlots) else self.slots
+            if slot is not None:
+                await held.enter_async_context(slot)
+            ready()
+            return await self._created(job, selection, slot)
 
     async def _known(self, job: Job) -> Task | None:
         key = job.external_task_id
         payload = clip_digest(job.source, job.marks, job.edit)
         return None if key is None else await self.client.creates.known(key, payload)
 
-    async def _created(self, job: Job, selection: SelectionSession) -> Task:
+    async def _resumed(self, known: Task) -> Task:
+        if known.done or not isinstance(self.slots, LearnedSlots):
+            return await self.client.wait(known)
+        with self.slots.resumed():
+            return await self.client.wait(known)
+
+    async def _running(self) -> int:
+        """How many tasks of the account run already; 0 where that cannot be seen."""
+        if not self.client.creates.exchange.host.lists:
+            return 0
+        try:
+            with anyio.fail_after(LOOK_MOST):
+                tasks = await self.client.list_tasks(page_size=LOOK_SIZE)
+        except (KlingError, TimeoutError) as error:
+            log.info("how many tasks run already cannot be seen (%s)", type(error).__name__)
+            return 0
+        return sum(not task.done for task in tasks)
+
+    async def _created(self, job: Job, selection: SelectionSession, slot: AnySlots | None) -> Task:
         key = job.external_task_id or drawn_id()
         refusals = 0
         while True:
             self._check_stopped()
             try:
-                return await selection.create_task(job.edit, external_task_id=key)
+                task = await selection.create_task(job.edit, external_task_id=key)
             except QuotaFullError as error:
-                if isinstance(self.slots, Slots):
-                    self.slots.refused()
-                refusals += 1
-                delay = max(QUOTA_WAIT, self.client.creates.exchange.drawn(refusals), error.retry_after or 0)
-                log.info("create %s: the quota is full; again in %.1f s", key, delay)
+                refusals, asked = refusals + 1, error.retry_after or 0.0
             except (AccountError, AuthenticationError) as error:
                 self.stopped = error
                 raise
+            else:
+                if isinstance(slot, Slot):
+                    slot.accepted()
+                return task
+            await self._room(key, slot, refusals, asked)
+
+    async def _room(self, key: str, slot: AnySlots | None, refusals: int, asked: float) -> None:
+        """Return when a create that was refused for a full quota may be sent again."""
+        least = min(QUOTA_MOST, max(QUOTA_WAIT, asked))
+        delay = min(QUOTA_MOST, max(least, self.client.creates.exchange.drawn(refusals)))
+        if isinstance(slot, Slot):
+            log.info("create %s: the quota is full; again when there is room", key)
+            await slot.refused(pause=least, alone=delay, most=QUOTA_MOST)
+        else:
+            log.info("create %s: the quota is full; again in %.1f s", key, delay)
             await anyio.sleep(delay)
 
     def _check_stopped(self) -> None:

@@ -15,7 +15,7 @@ from typing import Self
 import anyio
 from attrs import evolve
 
-from ._lease import Lease, Owner
+from ._lease import Leave, Owner
 from ._ledger import (
     MARGIN,
     added,
@@ -113,7 +113,8 @@ class SelectionSession:
             self._state = SelectionState(session_id=session_id, opened_at=datetime.now(UTC))
         self._marked: dict[int, Marked] = {}
         self._owner = Owner(type(self).__name__)
-        self._turn = anyio.Lock()
+        # What is done under it goes over the network, so that others get their turn without a detour through the loop.
+        self._turn = anyio.Lock(fast_acquire=True)
 
     def __repr__(self) -> str:
         name = self._state.session_id if self._state else self._video_url or self._video_id
@@ -319,7 +320,7 @@ class SelectionSession:
         source = state.video_url or state.video_id
         return clip_digest(source, state.marks, edit) if source and state.marks is not None else None
 
-    def _lease(self, method: str) -> Lease:
+    def _lease(self, method: str) -> Leave:
         return self._owner.lease(method)
 
     def _live(self) -> SelectionState:
@@ -342,10 +343,11 @@ class SelectionSession:
                 self._state = before
             raise
         # What was in doubt before still is: an answer about one change says nothing of a lost one.
-        self._state = evolve(began, uncertain=before.uncertain)
+        self._state = before
         if began.info is not None:
             height, width = began.info.height, began.info.width
-            marked = evolve(marked, masks=tuple(mask.fitted(height, width) for mask in marked.masks))
+            if any((mask.height, mask.width) != (height, width) for mask in marked.masks):
+                marked = evolve(marked, masks=tuple(mask.fitted(height, width) for mask in marked.masks))
         self._marked[frame_index] = marked
         return marked
 

@@ -2,10 +2,15 @@
 Many edits: slots held from create to the end, failures as values, nothing paid twice.
 """
 
+import gc
+from itertools import pairwise
+from weakref import ref
+
 import anyio
 import pytest
 
 from kling_async import (
+    KLING_GLOBAL_URL,
     AccountError,
     ApiKey,
     AuthenticationError,
@@ -19,7 +24,9 @@ from kling_async import (
     KlingClient,
     MemoryStore,
     Point,
+    PollPolicy,
     Removal,
+    SelectionSession,
     Slots,
     TaskFailedError,
     UnknownOutcomeError,
@@ -31,6 +38,7 @@ from kling_async.simulator import Fault, Shape, Simulator
 
 CLIP = "https://example.com/clip.mp4"
 EDIT = Removal.of("the stones")
+SOON = PollPolicy(first=1, factor=1, ceiling=1)
 
 
 def job(number=0, *, key="", **more):
@@ -94,6 +102,27 @@ async def test_a_key_stands_for_one_edit():
         with pytest.raises(KeyConflictError):
             await edit(client, job(edit=Removal.of("the bird")))
     assert 1 == len(seen(simulator, "init"))
+
+
+async def test_an_edit_that_waits_keeps_no_masks():
+    """
+    Its selection is gone as soon as the task is created; ten thousand of them would be a gigabyte.
+    """
+    simulator, selections, left = Simulator(task_seconds=60), [], []
+
+    async def look(_job, selection):
+        selections.append(ref(selection))
+
+    async def wait():
+        left.append(await edit(client, job(), gate=look))
+
+    async with client_of(simulator) as client, anyio.create_task_group() as group:
+        group.start_soon(wait)
+        await anyio.sleep(30)
+        gc.collect()
+        assert [] == left
+        assert selections[0]() is None
+    assert "succeed" == left[0].status
 
 
 async def test_a_gate_that_says_no_costs_nothing():
@@ -375,7 +404,7 @@ async def test_f52_a_thousand_waiting_edits_leave_nothing_behind(monkeypatch):
     async with client_of(simulator, inbox=inbox, store=store) as client:
         async with edit_many(client, map(job, range(1000)), slots=1000) as outcomes:
             assert 1000 == len([outcome async for outcome in outcomes if isinstance(outcome, Edited)])
-        assert 0 == len(client._owner._leases)
+        assert 0 == len(client._owner.leases)
         assert 0 == len(client.creates._turns)
         assert "0 waiting" in repr(inbox)
         assert "MemoryStore(100 intents)" == repr(store)
@@ -396,15 +425,176 @@ async def test_a_lost_reply_is_an_outcome_that_names_its_id():
     assert {job().external_task_id: 1} == dict(simulator.charges)
 
 
-async def test_learned_slots_shrink_on_a_refusal():
+async def outcomes_of(client, jobs, slots):
     """
-    The account's quota is found by what it refuses.
+    How they came out.
     """
-    simulator, slots = Simulator(quota=3, task_seconds=20), Slots.learned(start=8)
-    async with client_of(simulator) as client, edit_many(client, map(job, range(30)), slots=slots) as outcomes:
-        assert 30 == len([outcome async for outcome in outcomes])
-    assert 3 == simulator.most_running
+    async with edit_many(client, jobs, slots=slots) as outcomes:
+        return [outcome async for outcome in outcomes]
+
+
+@pytest.mark.parametrize("start", [1, 3, 20])
+async def test_learned_slots_find_the_quota_with_a_few_refusals(start):
+    """
+    Whether they are too few at first or too many; each job is done and paid once.
+    """
+    simulator, slots = Simulator(quota=6, task_seconds=60), Slots.learned(start)
+    async with client_of(simulator, poll=SOON) as client:
+        done = await outcomes_of(client, map(job, range(60)), slots)
+    assert [Edited] * 60 == [type(outcome) for outcome in done]
+    assert 6 == simulator.most_running
+    assert len(seen(simulator, "create")) - 60 <= 6 + max(0, start - 6)
     assert {1} == set(simulator.charges.values())
+
+
+async def test_learned_slots_follow_a_quota_that_changes():
+    """
+    As many run as it allows, soon after it fell and after it rose.
+    """
+    simulator, slots, ends = Simulator(quota=10, task_seconds=60), Slots.learned(), 0
+    async with (
+        listing_client_of(simulator, poll=SOON) as client,
+        edit_many(client, map(job, range(200)), slots=slots) as outcomes,
+    ):
+        async for _ in outcomes:
+            ends += 1
+            simulator.quota = 10 if ends < 60 else 3 if ends < 120 else 12
+    began = [create.time for create in seen(simulator, "create") if create.status == 200]
+    ran = [sum(at - 60 < other <= at for other in began) for at in began]
+    assert [10, 3, 12] == [max(ran[:60]), max(ran[90:120]), max(ran[160:])]
+    assert len(seen(simulator, "create")) - 200 <= 40
+    assert {1} == set(simulator.charges.values())
+
+
+@pytest.mark.parametrize("slots", [Slots.learned, lambda: Slots(2)], ids=["learned", "plain"])
+async def test_f13_a_service_that_asks_for_an_hour_is_asked_again_after_a_minute(slots):
+    """
+    It proves that nothing was created, and others may have left long before.
+    """
+    simulator = Simulator(task_seconds=1, faults=[Fault("create", "code", code=1303, retry_after=3600)])
+    async with client_of(simulator) as client:
+        await outcomes_of(client, [job()], slots())
+    first, second = seen(simulator, "create")
+    assert 60 == pytest.approx(second.time - first.time)
+
+
+async def test_f13_nor_does_it_wait_an_hour_for_room_that_comes_sooner():
+    """
+    Where tasks of ours run, it goes on with an end of theirs, or after a second minute without one.
+    """
+    faults = [Fault("create", "code", code=1303, retry_after=3600, after=1)]
+    simulator = Simulator(task_seconds=1000, faults=faults)
+    async with client_of(simulator) as client:
+        await outcomes_of(client, map(job, range(2)), Slots.learned())
+    assert [0, 120] == pytest.approx([create.time for create in seen(simulator, "create")][1:], abs=1)
+
+
+async def test_a_refused_job_goes_on_as_soon_as_a_task_of_ours_is_seen_to_end():
+    """
+    And before those that came later; nobody asks in between.
+    """
+    simulator, slots = Simulator(quota=1, task_seconds=45), Slots.learned(start=2)
+    async with client_of(simulator) as client:
+        done = await outcomes_of(client, map(job, range(4)), slots)
+    assert [f"job-{number}" for number in range(4)] == [outcome.job.key for outcome in done]
+    creates = seen(simulator, "create")
+    began = [create.time for create in creates if create.status == 200]
+    assert all(later - earlier < 45 + 10 for earlier, later in pairwise(began))
+    assert len(creates) <= 4 + 4
+
+
+async def others_run(simulator, number):
+    """
+    Tasks in the account that somebody else has created.
+    """
+    async with listing_client_of(simulator) as client, SelectionSession(client, video_url=CLIP) as selection:
+        await selection.add_points(40, [(0.8, 0.53)])
+        for _ in range(number):
+            await selection.create_task(EDIT)
+
+
+def listing_client_of(simulator, **named):
+    return KlingClient(ApiKey("any"), base_url=KLING_GLOBAL_URL, transport=simulator.transport(), **named)
+
+
+def looked(simulator):
+    """
+    How often it was looked for what runs; pages that are searched for an id are larger.
+    """
+    return sum(request.query["pageSize"] == "100" for request in seen(simulator, "list"))
+
+
+async def test_what_runs_already_counts_as_a_part_of_what_is_begun_with():
+    """
+    One look at the list, before the first create; what others have is left to them, and nothing is refused.
+    """
+    simulator, slots = Simulator(quota=5, task_seconds=100), Slots.learned(start=5)
+    await others_run(simulator, 3)
+    async with listing_client_of(simulator) as client:
+        await outcomes_of(client, map(job, range(2)), slots)
+        assert 2 == len([create for create in seen(simulator, "create")[3:] if create.status == 200])
+        assert 1 == looked(simulator)
+        await outcomes_of(client, map(job, range(2, 4)), slots)
+    assert 1 == looked(simulator)
+    assert all(create.status == 200 for create in seen(simulator, "create"))
+
+
+@pytest.mark.parametrize(
+    ("slots", "client_of"),
+    [(Slots.learned, client_of), (lambda: 5, listing_client_of), (lambda: Slots(5), listing_client_of)],
+    ids=["a host without a list", "a number", "plain slots"],
+)
+async def test_nobody_looks_for_what_runs_where_that_is_of_no_use(slots, client_of):
+    """
+    A host that documents no list is not asked for one, and plain slots do not learn.
+    """
+    simulator = Simulator(task_seconds=0)
+    async with client_of(simulator) as client:
+        await outcomes_of(client, map(job, range(2)), slots())
+    assert 0 == looked(simulator)
+
+
+@pytest.mark.parametrize("fault", [Fault("list", "code", code=1201), Fault("list", "hang")], ids=["refused", "hangs"])
+async def test_a_list_that_cannot_be_read_is_done_without(fault, caplog):
+    """
+    It is said, and the jobs are begun as if nothing ran.
+    """
+    caplog.set_level("INFO", "kling_async")
+    simulator, slots = Simulator(task_seconds=5, faults=[fault]), Slots.learned(start=5)
+    plain = Job(CLIP, marks={40: [(0.8, 0.53)]}, edit=EDIT)
+    async with listing_client_of(simulator) as client:
+        done = await outcomes_of(client, [plain] * 5, slots)
+    assert [Edited] * 5 == [type(outcome) for outcome in done]
+    assert "how many tasks run already cannot be seen" in caplog.text
+
+
+async def test_tasks_of_an_earlier_run_hold_learned_slots():
+    """
+    A batch that is started again goes on with what runs, and creates no more beside it than there is room for.
+    """
+    simulator, store = Simulator(quota=4, task_seconds=100), MemoryStore()
+    async with client_of(simulator, store=store) as client:
+        with anyio.move_on_after(30):
+            await outcomes_of(client, map(job, range(4)), 4)
+    before = len(seen(simulator, "create"))
+    async with client_of(simulator, store=store) as client:
+        done = await outcomes_of(client, map(job, range(8)), Slots.learned(start=4))
+        again = await outcomes_of(client, map(job, range(4)), Slots.learned(start=4))
+    assert [Edited] * 12 == [type(outcome) for outcome in done + again]
+    assert len(seen(simulator, "create")) - before <= 4 + 2
+    assert {1} == set(simulator.charges.values())
+
+
+async def test_an_empty_account_ends_those_that_wait_for_the_quota():
+    """
+    They are Failed with the very error once their turn comes, and nothing further is created.
+    """
+    faults = [Fault("create", "code", code=1303, after=2, times=2), Fault("create", "code", code=1101, times=100)]
+    simulator, slots = Simulator(task_seconds=30, faults=faults), Slots.learned(start=4)
+    async with client_of(simulator) as client:
+        done = await outcomes_of(client, map(job, range(10)), slots)
+    assert {AccountError} == {type(outcome.error) for outcome in done if isinstance(outcome, Failed)}
+    assert 2 == sum(simulator.charges.values())
 
 
 async def test_a_batch_started_again_pays_nothing_twice():

@@ -14,12 +14,14 @@ import pytest
 
 from kling_async import (
     ApiKey,
+    Edited,
     Job,
     KlingClient,
     PollPolicy,
     Removal,
     RetryPolicy,
     SelectionSession,
+    Slots,
     TransportError,
     edit_many,
 )
@@ -115,6 +117,27 @@ async def test_a_thousand_jobs_run_fifty_at_a_time(left_behind):
     assert 50 >= simulator.most_running
     assert 1000 == len(simulator.charges)
     assert {1} == set(simulator.charges.values())
+
+
+async def test_learned_slots_do_all_jobs_under_a_quota_that_changes(left_behind):
+    """
+    Over sockets as well: each is charged once, no more run than are allowed, and few creates are refused.
+    """
+    simulator, ends = Simulator(quota=20, task_seconds=0.3), 0
+    jobs = (Job(CLIP, marks={0: [(0.42, 0.61)]}, edit=Removal.of("it"), key=f"job-{n}") for n in range(200))
+    async with (
+        simulator.serve() as base_url,
+        KlingClient(ApiKey("sk-made-up"), base_url=base_url, poll=SOON) as client,
+        edit_many(client, jobs, slots=Slots.learned()) as outcomes,
+    ):
+        async for outcome in outcomes:
+            assert isinstance(outcome, Edited)
+            ends += 1
+            simulator.quota = 20 if ends < 70 else 8 if ends < 130 else 30
+    assert 200 == ends
+    assert {1} == set(simulator.charges.values())
+    assert 20 <= simulator.most_running <= 30
+    assert sum(seen.status == 429 for seen in simulator.log) < 60
 
 
 async def test_cancelling_half_of_them_midway_leaves_the_pool_whole(left_behind, tmp_path):
