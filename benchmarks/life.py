@@ -9,6 +9,7 @@ What is compared is the CPU of the process, all threads. Besides: how late the e
 """
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -58,6 +59,8 @@ class Plan:
     """Whether intents are kept on disk."""
     keys: bool = False
     """Whether jobs have keys: then each is looked for before it is sent, which the script does not do."""
+    synced: bool = False
+    """Whether the script brings its files to the disk, as the library does."""
     ticks: bool = False
     """Whether the loop's lag is taken."""
     large: bool = False
@@ -170,6 +173,9 @@ async def script(plan: Plan, notes: Notes) -> None:
                 with path.open("wb") as file:
                     async for piece in reply.content.iter_chunked(1 << 16):
                         file.write(piece)
+                    if plan.synced:
+                        file.flush()
+                        os.fsync(file.fileno())
 
         async def edit(number: int) -> None:
             async with at_once:
@@ -295,7 +301,7 @@ def tell(plan: Plan, found: Found) -> None:
     """
     Print a run.
     """
-    ways = [name for name in ("store", "keys", "large") if getattr(plan, name)]
+    ways = [name for name in ("store", "keys", "synced", "large") if getattr(plan, name)]
     lag = "  lag p50 {:.1f}, p99 {:.1f}, most {:.1f} ms".format(*found.lag) if plan.ticks else ""
     told(
         f"{datetime.now(UTC):%H:%M:%S} {' '.join([plan.who, *ways]):<14} {plan.edits:,} edits, {plan.slots:,} at once:"
@@ -327,12 +333,12 @@ def lives(edits: int = EDITS, slots: int = SLOTS, rounds: int = ROUNDS) -> Itera
     yield Row.of(f"{what}memory / the script's", (a.memory / b.memory for a, b in pairs))
     yield Row.of(f"{what}p99 from end to notice, in intervals", (a.late[1] / INTERVAL for a, _ in pairs))
     yield Row.of("the same of the script", (b.late[1] / INTERVAL for _, b in pairs))
-    script_cpu = median(b.cpu for _, b in pairs)
-    for name, plan in {
-        "intents in SQLite": evolve(plans[0], store=True),
-        "each with a key, looked for first": evolve(plans[0], keys=True),
-    }.items():
-        yield Row(f"the same CPU, {name}", measured(plan).cpu / script_cpu)
+    our_cpu, script_cpu = (median(cpus) for cpus in zip(*((a.cpu, b.cpu) for a, b in pairs), strict=True))
+    synced = measured(evolve(plans[1], synced=True))
+    yield Row("the same CPU, where the script syncs its files too", our_cpu / synced.cpu)
+    keyed, stored = (measured(evolve(plans[0], **{name: True})) for name in ("keys", "store"))
+    yield Row("the same CPU, each job with a key, looked for first", keyed.cpu / script_cpu)
+    yield Row("the same CPU, intents in SQLite", stored.cpu / script_cpu)
 
 
 def lags(edits: int = LAG_EDITS, slots: int = LAG_SLOTS, rounds: int = ROUNDS) -> Iterator[Row]:

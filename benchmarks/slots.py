@@ -1,5 +1,6 @@
 """
-Learned slots: how much of an unknown quota they keep busy, and what that costs: `python -m benchmarks slots`.
+Learned slots: how much of an unknown quota they keep busy, and what that costs: `python -m benchmarks slots`, with all
+that they are compared with `python -m benchmarks.slots`.
 
 1,000 jobs go through `edit_many` to the simulator, in this process and on a clock that jumps. Replies take 0.1 to 0.5
 seconds, tasks half a minute to five, and about midway the quota changes without a word. The account itself tells the

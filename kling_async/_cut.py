@@ -41,6 +41,8 @@ class TaskScope:
         if self.cancel_called:
             others = self.task.uncancel() > self._cancelling
             self.cancelled_caught = kind is asyncio.CancelledError and not others
+        # A pooled connection remembers the context it was opened in, and with it this scope.
+        del self.task
 
     def cancel(self) -> None:
         """

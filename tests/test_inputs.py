@@ -138,7 +138,7 @@ async def test_b63_a_client_is_used_on_its_own_loop_and_in_its_own_process(monke
     B63: another loop, or a child after a fork, is a RuntimeError that names both.
     """
     async with client_of() as client:
-        monkeypatch.setattr("os.getpid", lambda: 1)
+        monkeypatch.setattr("kling_async._lease._process.id", 1)
         with pytest.raises(RuntimeError, match="is used in 1"):
             await client.get_task("1")
         monkeypatch.undo()
