@@ -121,9 +121,13 @@ class Signer:
     _renew_at: float = field(default=0.0, init=False)
     _early: float = field(default=EARLY, init=False)
     _telling: tuple[tuple[str, bytes], ...] = field(default=(), init=False, repr=False)
+    fixed: str = field(default="", init=False, repr=False)
+    """The value that never changes, an ApiKey's; empty for a pair."""
 
     def __attrs_post_init__(self) -> None:
         self._tell()
+        if isinstance(self.credentials, ApiKey):
+            self.fixed = f"Bearer {self.credentials.key}"
 
     def _tell(self) -> None:
         pair = self.credentials
@@ -138,7 +142,7 @@ class Signer:
             now: Unix time in seconds.
         """
         if isinstance(self.credentials, ApiKey):
-            return f"Bearer {self.credentials.key}"
+            return self.fixed
         # A clock set back would otherwise keep a token that is not valid yet.
         if not self._renew_at - LIFE * RENEW_AT <= now < self._renew_at:
             self._token = _sign(self.credentials, now, self._early)
