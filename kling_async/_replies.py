@@ -286,13 +286,15 @@ def _plain_mask(item: object) -> Mask | None:
     if not isinstance(item, dict) or not isinstance(rle, dict):
         return None
     object_id, size, counts, png = item.get("object_id"), rle.get("size"), rle.get("counts"), item.get("png_mask")
-    picture = png.get("base64") or None if isinstance(png, dict) else None
+    picture = png.get("base64") if isinstance(png, dict) else None
     if not isinstance(size, list) or len(size) != 2 or not type(size[0]) is type(size[1]) is int:
         return None
     if type(object_id) is not int or type(counts) is not str or not isinstance(picture, str | None):
         return None
     try:
-        return Mask(object_id=object_id, height=size[0], width=size[1], counts=counts, png=picture, size=tuple(size))
+        return Mask(
+            object_id=object_id, height=size[0], width=size[1], counts=counts, png=picture or None, size=tuple(size)
+        )
     except DecodeError:
         return None
 

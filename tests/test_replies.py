@@ -322,6 +322,7 @@ RES = st.fixed_dictionaries({}, optional={"frame_index": ODD, "rle_mask_list": s
 
 @given(res=RES, changes=ITEM)
 @example(res={"frame_index": 40}, changes={})
+@example(res={}, changes={"png_mask": {"base64": []}})
 def test_masks_as_documented_are_read_as_all_others(res, changes):
     """
     The short way to masks leaves what it does not know to the long one, or makes the very same of it.
