@@ -4,7 +4,7 @@ A create whose reply never came, or said nothing: looked for, adopted, and never
 The simulator's own count of charges is the judge.
 """
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import anyio
 import pytest
@@ -23,6 +23,8 @@ from kling_async import (
     TaskFailedError,
     UnknownOutcomeError,
 )
+from kling_async._doubt import named
+from kling_async._submit import Intent
 from kling_async.events import Created
 from kling_async.simulator import Fault, Shape, Simulator
 from tests.doubles import KEY, ORDER, Account
@@ -555,6 +557,24 @@ async def test_leaving_a_doubt_names_its_create(caplog):
         assert "'order-1'" in caplog.text
         assert "order-1" == (await Account(client).order()).external_task_id
     assert {"order-1": 1} == dict(simulator.charges)
+
+
+def test_a_cut_that_passes_two_who_name_the_create_is_noted_once(caplog):
+    """
+    A create that was taken over midway and then cut off is named by both of its tries: one note, one line in the log.
+    """
+    intent = Intent(
+        external_task_id="order-1",
+        payload="",
+        base_url="",
+        session_id="",
+        created_at=datetime.now(UTC),
+        state="unknown",
+    )
+    with pytest.raises(KeyboardInterrupt) as caught, named(intent), named(intent):
+        raise KeyboardInterrupt
+    assert 1 == len(caught.value.__notes__)
+    assert 1 == caplog.text.count("'order-1' was cut off")
 
 
 @pytest.mark.parametrize(

@@ -68,10 +68,25 @@ def test_what_kling_documents_goes_the_short_way(task):
     assert (task["task_id"], task["task_status"]) == (short.task_id, short.status)
 
 
-@pytest.mark.parametrize("data", [None, [], "task", {}, {**DONE, "task_id": ""}, {**DONE, "task_id": 8}])
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        [],
+        "task",
+        {},
+        {**DONE, "task_id": ""},
+        {**DONE, "task_id": 8},
+        {**DONE, "created_at": "today"},
+        {**DONE, "updated_at": -1},
+        {**DONE, "task_status_msg": 8},
+        {**DONE, "task_info": {"external_task_id": 8}},
+        {**DONE, "task_result": "none"},
+    ],
+)
 def test_what_is_no_plain_task_is_left_to_the_long_way(data):
     """
-    No object, no id, or an id that a relay has made a number.
+    No object, no id, or a field that is spelled as nobody documents it.
     """
     assert plain_task(data, {}) is None
 
