@@ -15,7 +15,7 @@ from attrs import define, evolve, field
 
 from ._budget import price
 from ._codec import create_body, encode
-from ._doubt import Doubts, named
+from ._doubt import Doubts, name, named
 from ._endpoints import CREATE, GET
 from ._exchange import Exchange, log, replayable
 from ._ids import drawn_id
@@ -100,10 +100,10 @@ class Creates:
             meant = self._intent(key, payload or session_digest(session_id, edit), session_id)
             try:
                 if not given:
-                    return await self._paid(meant, body, given=False)
+                    return await self._owned(meant, body, given=False) or await self._again(meant, body, given=False)
                 # One create of an id at a time: the second finds what the first has written.
                 async with self.turn(key):
-                    return await self._paid(meant, body, given=True)
+                    return await self._owned(meant, body, given=True) or await self._again(meant, body, given=True)
             except KlingError as error:
                 error.external_task_id = key
                 raise
@@ -180,10 +180,10 @@ class Creates:
 
         await parting(release)
 
-    async def _paid(self, meant: Intent, body: bytes, *, given: bool) -> Task:
-        task = await self._owned(meant, body, given=given)
+    async def _again(self, meant: Intent, body: bytes, *, given: bool) -> Task:
+        """Another owner has taken over meanwhile: what it made of it is in the store."""
+        task: Task | None = None
         while task is None:
-            # Another owner has taken over meanwhile: what it made of it is in the store.
             try:
                 with named(evolve(meant, state="unknown")):
                     task = await self._owned(meant, body, given=given)
@@ -195,9 +195,10 @@ class Creates:
         return task
 
     async def _owned(self, meant: Intent, body: bytes, *, given: bool) -> Task | None:
-        intent = await self.claimed(meant)
+        intent = await self.store.claim(meant) or await self.claimed(meant)
         try:
-            found = await self._earlier(intent, meant, given=given)
+            new = intent.fence == 1 and intent.state == "intent" and not given
+            found = intent if new else await self._earlier(intent, meant, given=given)
             task = await self._send(found, body) if isinstance(found, Intent) else found
         except BaseException:
             await self.released(intent)
@@ -211,8 +212,6 @@ class Creates:
         """
         The task of an earlier create with this id; else the intent, which may be sent; None where it is ours no more.
         """
-        if intent.fence == 1 and intent.state == "intent" and not given:
-            return intent
         check_same(intent, meant)
         if meant.session_id not in {"", intent.session_id}:
             intent = evolve(intent, session_id=meant.session_id)
@@ -247,9 +246,8 @@ class Creates:
             if not await self.store.put(intent):
                 return None
             try:
-                with named(intent):
-                    task = await self.exchange.once(CREATE.method, url, body, reader, paid=paid)
-                    return await self._accepted(intent, task)
+                task = await self.exchange.once(CREATE.method, url, body, reader, paid=paid)
+                return await self._accepted(intent, task)
             except KlingError as error:
                 intent = after(intent, error)
                 with named(intent):
@@ -269,6 +267,9 @@ class Creates:
                     raise
                 self.exchange.replaying(CREATE.method, CREATE.path, attempt, delay, error)
                 paid = price(error)
+            except BaseException as error:
+                name(error, intent)
+                raise
             await anyio.sleep(delay)
 
     async def _accepted(self, intent: Intent, task: Task) -> Task:

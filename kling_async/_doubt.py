@@ -4,6 +4,7 @@ A create whose outcome is not known, until it is: looked for, adopted, proven ab
 Decides what follows from what a search has found, and writes it down whatever becomes of the caller. Never sends.
 """
 
+from functools import partial
 from types import TracebackType
 
 import anyio
@@ -12,7 +13,7 @@ from attrs import define, evolve, frozen
 from ._exchange import Exchange, log
 from ._refusals import excerpt
 from ._search import Search, Sign
-from ._shelter import sheltered
+from ._shelter import parting
 from ._submit import ABSENCES, SENDABLE, Intent, is_taken, looks, may_resend
 from .errors import KlingError, StoreError, UnknownOutcomeError
 from .events import Created
@@ -103,16 +104,19 @@ class Doubts:
 
         A store that fails now must not hide it: the caller is told of the task, or of the service's own error.
         """
-        key, state, task = intent.external_task_id, intent.state, intent.task_id
+        try:
+            return await self._written(intent)
+        except anyio.get_cancelled_exc_class():
+            await parting(partial(self._written, intent))
+            raise
 
-        async def put() -> bool:
-            try:
-                return await self.store.put(intent)
-            except StoreError as error:
-                log.warning("create %s is %s (task %s), but that could not be written: %s", key, state, task, error)
-                return True
-
-        return await sheltered(put)
+    async def _written(self, intent: Intent) -> bool:
+        try:
+            return await self.store.put(intent)
+        except StoreError as error:
+            key, state, task = intent.external_task_id, intent.state, intent.task_id
+            log.warning("create %s is %s (task %s), but that could not be written: %s", key, state, task, error)
+            return True
 
     def tell(self, intent: Intent, task: Task) -> None:
         """
@@ -160,10 +164,18 @@ class named:  # noqa: N801 (a context manager, used as a verb)
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or isinstance(error, KlingError) or self.intent.state in SENDABLE:
-            return
-        text = f"create {self.intent.external_task_id!r} was cut off on its way: a paid task may exist"
-        if text not in getattr(error, "__notes__", ()):
-            # First what another Ctrl-C cannot stop midway.
-            error.add_note(text)
-            log.warning("%s", text)
+        if error is not None:
+            name(error, self.intent)
+
+
+def name(error: BaseException, intent: Intent) -> None:
+    """
+    Say of an error that cuts off a create which task may be there, once; errors of our own say it themselves.
+    """
+    if isinstance(error, KlingError) or intent.state in SENDABLE:
+        return
+    text = f"create {intent.external_task_id!r} was cut off on its way: a paid task may exist"
+    if text not in getattr(error, "__notes__", ()):
+        # First what another Ctrl-C cannot stop midway.
+        error.add_note(text)
+        log.warning("%s", text)

@@ -4,8 +4,8 @@ Ids: what may stand in a path or a body, and how the id of a paid create is draw
 Ids are text, for 18 digits do not survive a relay that reads numbers as floats.
 """
 
+import os
 import re
-import secrets
 from base64 import b32encode
 
 from .errors import InvalidInputError
@@ -65,4 +65,4 @@ def drawn_id() -> str:
     """
     An external_task_id for a paid run that nobody named.
     """
-    return PREFIX + secrets.token_bytes(32).translate(_LETTERS).decode()
+    return PREFIX + os.urandom(32).translate(_LETTERS).decode()

@@ -8,6 +8,7 @@ id byte for byte. That none is found proves its absence only on a host that has 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import partial
 
 from attrs import define, evolve, field
 
@@ -56,7 +57,7 @@ class Search:
     """Where it is remembered what the host can do."""
     account: str
     """Fingerprint of the credentials that look."""
-    now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+    now: Callable[[], datetime] = field(default=partial(datetime.now, UTC))
     """The wall clock, for ages."""
     _able: Abilities | None = field(default=None, init=False)
 
