@@ -1,0 +1,18 @@
+"""
+Durable batches on DBOS: jobs in a database, workers on one machine or on many, each edit paid once.
+
+Needs the extra: `pip install 'kling-async[dbos]'`.
+"""
+
+from kling_async.errors import InvalidInputError
+
+try:
+    import dbos
+except ImportError as error:
+    raise InvalidInputError("dbos", "is not installed: pip install 'kling-async[dbos]'") from error
+
+from ._results import BatchResult
+from ._runner import DbosRunner
+from ._status import BatchStatus
+
+__all__ = ("BatchResult", "BatchStatus", "DbosRunner")

@@ -1,0 +1,293 @@
+"""
+The database of a batch: one SQLite file for one machine, or Postgres for many, and how it is spoken to.
+
+Decides how connections are set up, which failures of a database are waited out, and who holds a lock there. Knows
+nothing of edits: what is kept is `_records.py`'s, and the engine keeps its own tables beside these.
+"""
+
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+
+import anyio
+import sqlalchemy as sa
+from anyio import to_thread
+from attrs import define, field
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from kling_async._exchange import log
+from kling_async.errors import InvalidInputError, StoreError
+
+T = TypeVar("T")
+
+CONNECTIONS: Final = 20
+"""To Postgres, or to the file; the engine's steps and ours share them."""
+BUSY: Final = 30_000
+"""Milliseconds that a writer of a file waits for another."""
+OUTAGE: Final = 120.0
+"""Seconds that a database may be away, as while it is started anew."""
+AGAIN: Final = 0.25
+"""Seconds between two tries meanwhile, at first; they double up to eight times that."""
+SCHEMA: Final = "kling"
+"""Where our tables stand in Postgres."""
+_LOCKS: Final = 0x6B6C696E
+"""The space of our advisory locks: `klin`."""
+
+
+def _set_up(connection: object, _record: object) -> None:
+    """The file as several processes share it; the engine sets the same on engines of its own, less the log."""
+    connection.isolation_level = "IMMEDIATE"  # type: ignore[attr-defined]
+    for pragma in (f"busy_timeout={BUSY}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")  # type: ignore[attr-defined]
+
+
+def _read(url: object) -> sa.URL:
+    advice = "must be sqlite:///FILE or postgresql://USER@HOST/DATABASE"
+    try:
+        read = sa.make_url(url) if isinstance(url, str) else None
+    except ArgumentError:
+        read = None
+    if read is None or read.get_backend_name() not in {"sqlite", "postgresql"}:
+        # Not as it came: it may hold a password.
+        raise InvalidInputError("database", advice)
+    if read.get_backend_name() == "sqlite":
+        if read.database in {None, "", ":memory:"}:
+            raise InvalidInputError("database", f"{advice}; a batch in memory would not survive")
+        return read
+    return read.set(drivername="postgresql+psycopg")
+
+
+@define(eq=False, repr=False)
+class Database:
+    """
+    A database by its URL, for this process.
+
+    Raises:
+        InvalidInputError: The URL names no SQLite file and no Postgres database.
+    """
+
+    url: sa.URL = field(converter=_read)
+    """Where it is."""
+    pool: sa.Engine = field(init=False)
+    """Its connections, as the engine of workflows takes them."""
+    engine: sa.Engine = field(init=False)
+    """The same connections; the batch's own tables are found through it without a schema's name."""
+
+    def __repr__(self) -> str:
+        return f"Database({self.url.render_as_string(hide_password=True)})"
+
+    def __attrs_post_init__(self) -> None:
+        self.pool = sa.create_engine(
+            self.url, pool_size=CONNECTIONS, max_overflow=0, pool_timeout=OUTAGE, pool_pre_ping=not self.on_file
+        )
+        self.engine = self.pool
+        if self.on_file:
+            sa.event.listen(self.pool, "connect", _set_up)
+        else:
+            self.engine = self.pool.execution_options(schema_translate_map={None: SCHEMA})
+
+    @property
+    def on_file(self) -> bool:
+        """Whether it is a file."""
+        return self.url.get_backend_name() == "sqlite"
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self.url.database or "")
+
+    @property
+    def plain(self) -> str:
+        """The URL with its password, for whoever opens connections of its own."""
+        return self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=False)
+
+    @property
+    def clock(self) -> sa.TextClause:
+        """The database's own time, in seconds: workers on other machines have other clocks."""
+        said = "(julianday('now') - 2440587.5) * 86400.0" if self.on_file else "extract(epoch from clock_timestamp())"
+        return sa.text(said)
+
+    async def make(self, tables: sa.MetaData) -> None:
+        """
+        Make the tables that are not there; several processes may do so at once.
+
+        Raises:
+            StoreError: It cannot be used.
+        """
+
+        def work() -> None:
+            if self.on_file:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.engine.begin() as connection:
+                if not self.on_file:
+                    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:space, 0)"), {"space": _LOCKS})
+                    connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+                tables.create_all(connection)
+
+        await self.run(work)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """
+        Work in a thread; where the database is away, once more until it is back.
+
+        Args:
+            work: A whole transaction, which may be done twice.
+
+        Raises:
+            StoreError: It cannot be used.
+        """
+        until, pause = time.monotonic() + OUTAGE, AGAIN
+        while True:
+            try:
+                return await to_thread.run_sync(work)
+            except DBAPIError as error:
+                if not _is_away(error) or time.monotonic() > until:
+                    raise self._unusable(error) from error
+                log.info("%r does not answer; asked again in %.1f s", self, pause)
+            except (SQLAlchemyError, OSError) as error:
+                raise self._unusable(error) from error
+            await anyio.sleep(pause)
+            pause = min(2 * pause, 8 * AGAIN)
+
+    async def transact(self, work: Callable[[sa.Connection], T]) -> T:
+        """
+        Work in one transaction.
+
+        Raises:
+            StoreError: It cannot be used.
+        """
+
+        def alone() -> T:
+            with self.engine.begin() as connection:
+                return work(connection)
+
+        return await self.run(alone)
+
+    def _unusable(self, error: Exception) -> StoreError:
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        return StoreError(f"{self!r} cannot be used: {type(cause).__name__}: {str(cause).strip().splitlines()[0]}")
+
+    def lock(self, name: str) -> "Lock | None":
+        """
+        Hold a lock until it is let go or this process has ended, however; None where another holds it.
+
+        Args:
+            name: Of the lock.
+        """
+        lock = Lock(self, name)
+        return lock if lock.taken() else None
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """
+        Wait for a lock, and hold it meanwhile.
+
+        Args:
+            name: Of the lock.
+
+        Raises:
+            TimeoutError: Another held it all the while.
+        """
+        lock, until = Lock(self, name), time.monotonic() + OUTAGE
+        while not lock.taken():
+            if time.monotonic() > until:
+                raise TimeoutError(f"{name} is held by another process")
+            time.sleep(AGAIN)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def close(self) -> None:
+        """Let go of its connections."""
+        self.pool.dispose()
+
+
+def _is_away(error: DBAPIError) -> bool:
+    """
+    Whether a database that failed so is only being started, or its connection was cut.
+    """
+    said = str(error.orig).lower()
+    locked = "database is locked" in said
+    starting = "starting up" in said or "shutting down" in said or "connection" in said or "server closed" in said
+    return error.connection_invalidated or locked or starting
+
+
+@define(eq=False, repr=False)
+class Lock:
+    """
+    A lock of one process, which it loses by ending, even by SIGKILL.
+    """
+
+    _database: Database
+    _name: str
+    _file: int | None = field(default=None, init=False)
+    _connection: sa.Connection | None = field(default=None, init=False)
+
+    def taken(self) -> bool:
+        """
+        Take it; whether it is held now. One that is held is asked whether it still is.
+        """
+        return self._file_taken() if self._database.on_file else self._session_taken()
+
+    def _file_taken(self) -> bool:
+        import fcntl
+        import os
+
+        if self._file is not None:
+            return True
+        path = self._database.path
+        folder = path.with_name(f"{path.name}-locks")
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / self._name, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return False
+        self._file = descriptor
+        return True
+
+    def _session_taken(self) -> bool:
+        asked = {"space": _LOCKS, "number": zlib.crc32(self._name.encode()) - (1 << 31)}
+        if self._connection is not None:
+            try:
+                self._connection.execute(sa.text("SELECT 1"))
+                self._connection.commit()
+            except DBAPIError:
+                # The session has ended, and the lock with it.
+                self._drop()
+            else:
+                return True
+        connection = self._database.engine.connect()
+        try:
+            if connection.execute(sa.text("SELECT pg_try_advisory_lock(:space, :number)"), asked).scalar():
+                connection.commit()
+                self._connection = connection
+                return True
+        except DBAPIError:
+            connection.invalidate()
+            raise
+        finally:
+            if self._connection is None:
+                connection.close()
+        return False
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # Closed rather than given back: a pooled session would go on holding it.
+            connection.invalidate()
+            connection.close()
+
+    def release(self) -> None:
+        """Let it go."""
+        import os
+
+        descriptor, self._file = self._file, None
+        if descriptor is not None:
+            os.close(descriptor)
+        self._drop()

@@ -1,0 +1,184 @@
+"""
+The jobs of an account: added once, begun again, cancelled, counted.
+
+Every change is one transaction, and the engine is told of new work in the same one, so that workers on any number of
+machines agree. Knows no service.
+"""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeAlias
+
+import sqlalchemy as sa
+from attrs import define
+
+from kling_async.errors import KeyConflictError
+
+from ._database import Database
+from ._entries import AGAIN, Counts, Entry, State, Wish, entry_of, row_of, workflow_id
+from ._tables import ACCOUNTS, BATCHES, JOBS, insert, units
+
+Enqueue: TypeAlias = Callable[[sa.Connection, str, int, str], None]
+"""Tells the engine of an attempt: connection, key, number, workflow id."""
+
+LATEST = 100
+"""Ends that tell how fast it goes."""
+
+
+@define(eq=False, repr=False)
+class Records:
+    """
+    The jobs of one account.
+    """
+
+    database: Database
+    """Where they are kept."""
+    account: str
+    """Its name."""
+
+    async def add(self, batch: str, wishes: Sequence[Wish], enqueue: Enqueue) -> int:
+        """
+        Add jobs, and tell the engine of those that are new; how many they are.
+
+        Args:
+            batch: Its name.
+            wishes: What to do.
+            enqueue: Tells the engine.
+
+        Raises:
+            KeyConflictError: A key stands for another edit already; nothing is added then.
+            StoreError: The database cannot be used.
+        """
+
+        def work(connection: sa.Connection) -> int:
+            new = 0
+            insert(connection, BATCHES, {"account": self.account, "batch": batch, "spent": 0})
+            for wish in wishes:
+                row = row_of(connection, self.account, batch, wish)
+                key = str(row["key"])
+                if insert(connection, JOBS, row):
+                    enqueue(connection, key, 1, workflow_id(self.account, wish.job, 1))
+                    new += 1
+                elif connection.execute(sa.select(JOBS.c.payload).where(*self._is(key))).scalar() != row["payload"]:
+                    text = f"{key!r} already stands for another edit: another edit needs another key"
+                    raise KeyConflictError(text, external_task_id=wish.job.external_task_id or "")
+            return new
+
+        return await self.database.transact(work)
+
+    def _is(self, key: str) -> tuple[sa.ColumnElement[bool], ...]:
+        return JOBS.c.account == self.account, JOBS.c.key == key
+
+    async def get(self, key: str) -> Entry | None:
+        """
+        The job with this key.
+
+        Raises:
+            StoreError: The database cannot be used.
+        """
+        found = await self.entries(keys=(key,))
+        return found[0] if found else None
+
+    async def entries(
+        self,
+        *,
+        batch: str | None = None,
+        keys: Collection[str] | None = None,
+        states: Collection[State] | None = None,
+    ) -> tuple[Entry, ...]:
+        """
+        Jobs, in the order in which they were added.
+
+        Args:
+            batch: Of this batch alone.
+            keys: With these keys alone.
+            states: In these states alone.
+
+        Raises:
+            StoreError: The database cannot be used.
+        """
+        asked = sa.select(JOBS).where(JOBS.c.account == self.account).order_by(JOBS.c.made_at, JOBS.c.number)
+        given = (JOBS.c.batch, batch if batch is None else [batch]), (JOBS.c.key, keys), (JOBS.c.state, states)
+        for column, values in given:
+            if values is not None:
+                asked = asked.where(column.in_(list(values)))
+
+        def work(connection: sa.Connection) -> tuple[Entry, ...]:
+            return tuple(entry_of(connection, row) for row in connection.execute(asked).mappings().all())
+
+        return await self.database.transact(work)
+
+    async def again(self, entries: Sequence[Entry], enqueue: Enqueue) -> int:
+        """
+        Begin jobs once more that have ended; how many it were.
+
+        One whose task failed gets another paid run; every other goes on under the key that it had, so that what may
+        have been paid for already is found.
+
+        Raises:
+            StoreError: The database cannot be used.
+        """
+
+        def work(connection: sa.Connection) -> int:
+            begun = 0
+            for entry in entries:
+                attempt, fresh = entry.attempt + 1, bool(entry.outcome.get("task_failed"))
+                values = {"attempt": attempt, "run": entry.run + fresh, "state": "waiting", "outcome": None}
+                stands = JOBS.c.attempt == entry.attempt, JOBS.c.state.in_(AGAIN)
+                if connection.execute(sa.update(JOBS).where(*self._is(entry.key), *stands).values(**values)).rowcount:
+                    enqueue(connection, entry.key, attempt, workflow_id(self.account, entry.job, attempt))
+                    begun += 1
+            return begun
+
+        return await self.database.transact(work)
+
+    async def cancel(self, entries: Sequence[Entry]) -> tuple[Entry, ...]:
+        """
+        End those that wait; one whose paid call may be on its way goes on. Those that it ended.
+
+        Raises:
+            StoreError: The database cannot be used.
+        """
+
+        def work(connection: sa.Connection) -> tuple[Entry, ...]:
+            ended = []
+            for entry in entries:
+                stands = JOBS.c.attempt == entry.attempt, JOBS.c.state == "waiting"
+                said = {"state": "cancelled", "ended_at": time.time(), "outcome": "{}"}
+                if connection.execute(sa.update(JOBS).where(*self._is(entry.key), *stands).values(**said)).rowcount:
+                    ended.append(entry)
+            return tuple(ended)
+
+        return await self.database.transact(work)
+
+    async def counts(self, batch: str | None = None) -> Counts:
+        """
+        How far it is.
+
+        Args:
+            batch: This batch alone.
+
+        Raises:
+            StoreError: The database cannot be used.
+        """
+        jobs, money = [JOBS.c.account == self.account], [BATCHES.c.account == self.account]
+        if batch is not None:
+            jobs, money = [*jobs, JOBS.c.batch == batch], [*money, BATCHES.c.batch == batch]
+
+        def work(connection: sa.Connection) -> Counts:
+            found = connection.execute(sa.select(JOBS.c.state, sa.func.count()).where(*jobs).group_by(JOBS.c.state))
+            states = {state: count for state, count in found}
+            ends = sa.select(JOBS.c.ended_at).where(*jobs, JOBS.c.state == "done").order_by(JOBS.c.ended_at.desc())
+            batches = connection.execute(sa.select(BATCHES).where(*money)).mappings().all()
+            budgets = [row["budget"] for row in batches]
+            account = connection.execute(sa.select(ACCOUNTS).where(ACCOUNTS.c.account == self.account)).mappings().one()
+            return Counts(
+                states=states,
+                spent=units(sum(row["spent"] for row in batches)),
+                budget=None if not budgets or None in budgets else units(sum(budgets)),
+                paused=account["paused"],
+                slots=int(account["slots"]),
+                ended_at=tuple(connection.execute(ends.limit(LATEST)).scalars()),
+            )
+
+        return await self.database.transact(work)
