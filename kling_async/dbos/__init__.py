@@ -4,12 +4,12 @@ Durable batches on DBOS: jobs in a database, workers on one machine or on many, 
 Needs the extra: `pip install 'kling-async[dbos]'`.
 """
 
+from importlib.util import find_spec
+
 from kling_async.errors import InvalidInputError
 
-try:
-    import dbos
-except ImportError as error:
-    raise InvalidInputError("dbos", "is not installed: pip install 'kling-async[dbos]'") from error
+if find_spec("dbos") is None:
+    raise InvalidInputError("dbos", "is not installed: pip install 'kling-async[dbos]'")
 
 from ._results import BatchResult
 from ._runner import DbosRunner

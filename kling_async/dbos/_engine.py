@@ -58,9 +58,11 @@ def check_loop() -> None:
     Raises:
         RuntimeError: It is not asyncio's.
     """
-    if not isinstance(current_token().native_token, asyncio.AbstractEventLoop):
-        msg = "DBOS works on asyncio alone: submit and ask from here, and let workers run as processes apart"
-        raise RuntimeError(msg)
+    ours: object = current_token().native_token
+    if isinstance(ours, asyncio.AbstractEventLoop):
+        return
+    msg = "DBOS works on asyncio alone: submit and ask from here, and let workers run as processes apart"
+    raise RuntimeError(msg)
 
 
 @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=RECOVERIES)

@@ -50,7 +50,7 @@ class Entry:
     """The job as it was submitted."""
     state: State
     cost: int
-    """Millionths of units that its ended runs did cost, as far as that is known, and might have cost where it is not."""
+    """Millionths of units that its ended runs did cost, or might have where nobody knows."""
     outcome: Mapping[str, object]
     """What came of it, as far as it has ended."""
     made_at: float
@@ -159,8 +159,5 @@ def _whole(connection: sa.Connection, value: object) -> object:
     return {"wire": connection.execute(asked).scalar_one()}
 
 
-_PLAIN: Final = tuple(
-    JOBS.c[name].name
-    for name in ("account", "key", "batch", "number", "attempt", "run", "output")
-    + ("state", "cost", "made_at", "ended_at")
-)
+_OTHERS: Final = {"payload", "spec", "reserved", "outcome"}
+_PLAIN: Final = tuple(column.name for column in JOBS.c if column.name not in _OTHERS)

@@ -166,8 +166,8 @@ class Records:
             jobs, money = [*jobs, JOBS.c.batch == batch], [*money, BATCHES.c.batch == batch]
 
         def work(connection: sa.Connection) -> Counts:
-            found = connection.execute(sa.select(JOBS.c.state, sa.func.count()).where(*jobs).group_by(JOBS.c.state))
-            states = {state: count for state, count in found}
+            asked = sa.select(JOBS.c.state, sa.func.count()).where(*jobs).group_by(JOBS.c.state)
+            states = {str(state): int(count) for state, count in connection.execute(asked)}
             ends = sa.select(JOBS.c.ended_at).where(*jobs, JOBS.c.state == "done").order_by(JOBS.c.ended_at.desc())
             batches = connection.execute(sa.select(BATCHES).where(*money)).mappings().all()
             budgets = [row["budget"] for row in batches]

@@ -35,8 +35,8 @@ class BatchResult:
     """The job's key."""
     state: State
     """
-    `done`; `failed`, `declined` by a gate, `refused` by the budget, `unknown` whether it was created, `cancelled`; or not
-    ended yet: `waiting`, `running`.
+    `done`; `failed`, `declined` by a gate, `refused` by the budget, `unknown` whether it was created, `cancelled`; or
+    not ended yet: `waiting`, `running`.
     """
     output: str
     """The result's file, under the worker's folder."""
