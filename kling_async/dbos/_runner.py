@@ -185,16 +185,25 @@ class DbosRunner:
             NotFoundError: There is no job with this key.
             StoreError: The database cannot be used.
         """
-        self._check_open("result")
         delay = LOOK_FIRST
-        while True:
-            entry = await self._records.get(key)
-            if entry is None:
-                raise NotFoundError(f"no job has the key {key!r}")
-            if entry.state not in BEGUN:
-                return BatchResult.of(entry)
+        while (found := await self.get(key)).state in BEGUN:
             await anyio.sleep(delay)
             delay = min(2 * delay, LOOK_MOST)
+        return found
+
+    async def get(self, key: str) -> BatchResult:
+        """
+        How a job stands just now.
+
+        Raises:
+            NotFoundError: There is no job with this key.
+            StoreError: The database cannot be used.
+        """
+        self._check_open("get")
+        entry = await self._records.get(key)
+        if entry is None:
+            raise NotFoundError(f"no job has the key {key!r}")
+        return BatchResult.of(entry)
 
     async def results(self, *, batch: str | None = None) -> tuple[BatchResult, ...]:
         """
