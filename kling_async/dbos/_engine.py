@@ -6,6 +6,7 @@ process holds one engine, so that what it runs for is kept here. Source: https:/
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,6 +18,7 @@ from anyio.to_thread import run_sync
 from attrs import define, field
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, EnqueueOptions, Queue
 
+from kling_async._exchange import log
 from kling_async.errors import StoreError
 
 from ._database import Database
@@ -35,6 +37,18 @@ KEPT: Final = 30.0
 """Days that the engine's rows of ended jobs are kept; the batch's own stay."""
 FORGOTTEN: Final = 1_000
 """Rows that are dropped at a time."""
+
+
+class _Passing(logging.Handler):
+    """
+    What the engine says, through our own logger: it would write to the console by itself.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """
+        Passed on.
+        """
+        log.log(record.levelno, "dbos: %s", record.getMessage())
 
 
 @define(eq=False)
@@ -186,6 +200,10 @@ class Engine:
         if _here.worker is not None:
             raise StoreError("this process works for a batch already: one runner serves at a time")
         _here.worker = worker
+        engine_log = logging.getLogger("dbos")
+        if not engine_log.handlers:
+            engine_log.addHandler(_Passing(logging.ERROR))
+            engine_log.propagate = False
         DBOS(
             config=DBOSConfig(
                 name=APP,
