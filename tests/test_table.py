@@ -14,7 +14,6 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-import kling_async
 from benchmarks import groups, raw, storm
 from benchmarks.answers import RIVALS, TASK
 from benchmarks.rounds import AT_ONCE, burst, in_turns, lasting, own_tasks, ratios
@@ -25,7 +24,7 @@ from kling_async import ApiKey, KlingClient, Removal
 pytestmark = pytest.mark.real_clock
 
 DIRECT = build_opener(ProxyHandler({}))
-ROOT = Path(kling_async.__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +113,7 @@ def test_a_name_that_is_not_known_is_told():
     """
     command = [sys.executable, "-m", "benchmarks", "decode", "nonsense"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert (2, "") == (done.returncode, done.stdout)
+    assert (2, "") == (done.returncode, done.stdout), done.stderr
     assert done.stderr.startswith("nonsense: not known; there are calls, ")
 
 
