@@ -26,7 +26,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
 """By name, the functions that give their lines."""
 APART = ("allocator", "double_charge")
 """What is measured only where it is named: it explains other figures, or has a table of its own."""
-COMPARED = 6
+COMPARED = 7
 """Lines of whole lives that compare; the further ones are of other settings."""
 OWN = frozenset({"benchmarks", "kling_async"})
 

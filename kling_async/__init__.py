@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .errors import KlingError as KlingError
     from .errors import KlingWarning as KlingWarning
     from .errors import LostReplyError as LostReplyError
+    from .errors import ManifestError as ManifestError
     from .errors import NotFoundError as NotFoundError
     from .errors import NotSentError as NotSentError
     from .errors import QuotaFullError as QuotaFullError
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from .selection import SelectionSession as SelectionSession
     from .slots import Slots as Slots
     from .stores import MemoryStore as MemoryStore
+    from .stores import PostgresStore as PostgresStore
     from .stores import SqliteStore as SqliteStore
 else:
     # Hidden from type checkers, which would take any misspelt name for one that this finds.
@@ -113,7 +115,7 @@ else:
 
 del TYPE_CHECKING
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 __all__ = (
     "COMETAPI_URL",
@@ -142,6 +144,7 @@ __all__ = (
     "KlingError",
     "KlingWarning",
     "LostReplyError",
+    "ManifestError",
     "Marked",
     "Marks",
     "Mask",
@@ -151,6 +154,7 @@ __all__ = (
     "Outcome",
     "Point",
     "PollPolicy",
+    "PostgresStore",
     "Preview",
     "QuotaFullError",
     "Reconciled",
@@ -216,6 +220,7 @@ _HOMES = {
     "KlingError": "errors",
     "KlingWarning": "errors",
     "LostReplyError": "errors",
+    "ManifestError": "errors",
     "Marked": "models",
     "Marks": "models",
     "Mask": "masks",
@@ -225,6 +230,7 @@ _HOMES = {
     "Outcome": "jobs",
     "Point": "points",
     "PollPolicy": "policy",
+    "PostgresStore": "stores",
     "Preview": "models",
     "QuotaFullError": "errors",
     "Reconciled": "models",

@@ -35,7 +35,7 @@ from attrs import define, field
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from ._download import PIECE, Limits, Saving
+from ._download import Limits, Saving
 from ._flights import Flight, Flights, Turns, current
 from ._parts import encoding
 from ._refusals import excerpt
@@ -318,7 +318,7 @@ class _Pieces:
             # Besides the pool's own limit, which ends with the connection: where aiohttp meets garbage between two
             # chunks it closes that, and never tells who reads the body.
             async with asyncio.timeout(self._window):
-                piece = await self._content.read(PIECE)
+                piece = await self._content.readany()
         except TimeoutError as error:
             raise DownloadError(f"{self._url.host}: stalled: nothing for {self._window:g} s; download again") from error
         except _FAULTS as error:

@@ -58,3 +58,15 @@ def bells() -> Callable[[], AnyBell]:
     What makes them on the running loop.
     """
     return Bell if isinstance(current_token().native_token, asyncio.AbstractEventLoop) else EventBell
+
+
+def threadsafe() -> Callable[[Callable[[], object]], object]:
+    """
+    What makes the running loop take a step soon, from whatever thread it is called in.
+    """
+    native = current_token().native_token
+    if isinstance(native, asyncio.AbstractEventLoop):
+        return native.call_soon_threadsafe
+    from trio.lowlevel import current_trio_token
+
+    return current_trio_token().run_sync_soon

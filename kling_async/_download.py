@@ -5,7 +5,8 @@ Decides what a media file begins with, how large it may be, how slow it may come
 broke off. Refuses to know who fetches: the pieces come from any async iterable, on either loop.
 """
 
-from collections.abc import AsyncIterable, Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -17,16 +18,12 @@ from attrs import define, field, frozen
 
 from ._parts import HEAD, Entity, PartFile, announced
 from ._refusals import excerpt
+from ._shelter import GRACE, parting
+from ._writer import Writer
 from .errors import DownloadError
 from .transport import Progress, Saved
 
 T = TypeVar("T")
-
-PIECE: Final = 1 << 20
-"""Bytes written by one trip to a thread; a smaller piece makes the trip dearer than the bytes."""
-
-GRACE: Final = 5.0
-"""Seconds that ending an unfinished file may hold up a cancellation."""
 
 _MAGIC: Final = {
     ".mp4": (4, b"ftyp"),
@@ -83,8 +80,8 @@ class Saving:
     _status: int | None = field(default=None, init=False)
     _known: bool = field(default=False, init=False)
     """The file's head was looked at."""
-    _pending: list[bytes] = field(factory=list, init=False)
-    """What came and was not yet handed to a thread."""
+    _writer: Writer | None = field(default=None, init=False)
+    """Has what came and is not in the part; None before there is anything to take."""
 
     async def __aenter__(self) -> Self:
         self._part = PartFile(self.path, self.overwrite, self.limits.digest)
@@ -101,6 +98,8 @@ class Saving:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._writer is not None:
+            self._writer.end()
         if error is not None:
             await self._leave()
             return
@@ -152,23 +151,23 @@ class Saving:
         limit = self.limits.size if self._total is None else self._total
         if limit > self.limits.size:
             raise self._refusal(f"{limit} bytes are announced; the limit is {self.limits.size}")
-        done = written = self._part.size
+        done = self._part.size
         pace = _Pace(self.limits, done)
+        writer = self._writer = Writer(self._part.write, done)
         async for piece in pieces:
             done += len(piece)
             if done > limit:
                 raise self._refusal(f"more came than the {limit} bytes that may come")
-            self._pending.append(piece)
+            await self._gather(writer, piece)
             pace.check(done)
-            if done - written >= PIECE:
-                await self._write()
-                written = done
             if progress is not None:
                 progress(done, self._total)
         if self._total is not None and done < self._total:
             raise DownloadError(f"{done} bytes came of the {self._total} that were announced; download again")
-        await self._write()
-        if await self._local(self._part.shows, _cut_short):
+        self._look()
+        with self._disk():
+            await writer.settled()
+        if await self._local(self._part.shows, _cut_short, *writer.gathered):
             self._entity = None
             raise DownloadError(f"the file goes on beyond the {done} bytes that came; download again")
         return self._part.saved
@@ -181,35 +180,48 @@ class Saving:
         return DownloadError(reason, status=self._status)
 
     def _mismatch(self) -> str | None:
-        head = b"".join(self._pending)[:HEAD]
-        return None if self._known else _mismatch(self.path.suffix.lower(), head)
+        if self._known:
+            return None
+        head = b"" if self._writer is None else bytes(self._writer.gathered[1][:HEAD])
+        return _mismatch(self.path.suffix.lower(), head)
 
-    async def _write(self) -> None:
+    def _look(self) -> None:
         if reason := self._mismatch():
             raise self._refusal(reason)
         self._known = True
-        pieces, self._pending = self._pending, []
-        await self._local(self._part.write, pieces)
+
+    async def _gather(self, writer: Writer, piece: bytes) -> None:
+        with self._disk():
+            rest = writer.gather(memoryview(piece))
+            while writer.full:
+                self._look()
+                await writer.turn()
+                rest = writer.gather(rest)
 
     async def _local(self, step: Callable[..., T], *args: object) -> T:
-        try:
+        with self._disk():
             return await run_sync(step, *args, limiter=self._threads)
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             self._entity = None
             raise DownloadError(f"{self._part.part} could not be written: {error.strerror}", final=True) from error
 
     async def _leave(self) -> None:
         entity = self._entity if self._mismatch() is None else None
-        await self._end(partial(self._part.leave, entity, self._pending))
+        unwritten = () if self._writer is None else self._writer.unwritten
+        await self._end(partial(self._part.leave, entity, unwritten))
 
     async def _end(self, step: Callable[[], None]) -> None:
-        try:
-            with anyio.move_on_after(GRACE, shield=True):
+        async def work() -> None:
+            # A disk that hangs holds up no error either.
+            with anyio.move_on_after(GRACE):
                 await run_sync(step, abandon_on_cancel=True, limiter=self._threads)
-        except BaseException:
-            # A second native cancellation may have come before the thread had begun.
-            step()
-            raise
+
+        await parting(work)
 
 
 @define(eq=False, repr=False)

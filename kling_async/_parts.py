@@ -11,10 +11,11 @@ import stat
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from hashlib import sha256
+from hashlib import file_digest, sha256
+from io import BufferedRandom
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, BinaryIO, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from attrs import define, field, frozen
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 HEAD: Final = 512
 """Bytes by which a file's type is told; fewer are not kept, for nobody has looked at them yet."""
 
-_BLOCK: Final = 1 << 20
+_STRIDE: Final = 8 << 20
+"""Bytes that Linux is asked to bring to the disk at once, lest the end wait for all of them."""
+
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _LOOK: Final = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -140,8 +143,10 @@ class PartFile:
     """Bytes that it holds."""
     _digest: "HASH" = field(factory=sha256, init=False)
     _lock: Lock = field(factory=Lock, init=False)
-    _file: BinaryIO | None = field(default=None, init=False)
+    _file: BufferedRandom | None = field(default=None, init=False)
     _mode: int = field(default=0, init=False)
+    _torn: bool = field(default=False, init=False)
+    """A write began that did not succeed."""
     _ended: bool = field(default=False, init=False)
 
     @property
@@ -214,7 +219,8 @@ class PartFile:
         _remove(self.record)
         if record is None or not _ours(descriptor) or os.fstat(descriptor).st_size != record.size:
             return False
-        digest = _hashed(descriptor)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            digest = file_digest(file, sha256)
         if digest.hexdigest() != record.digest:
             return False
         self.entity, self.size, self._mode, self._digest = record.entity, record.size, record.mode, digest
@@ -232,27 +238,38 @@ class PartFile:
                 self._file.truncate()
                 self.size, self._digest = 0, sha256()
 
-    def write(self, pieces: Iterable[bytes]) -> None:
+    def write(self, start: int, data: bytes | memoryview) -> None:
         """
-        Append; nothing is kept in memory that the caller has to think of.
+        Put data behind the first `start` bytes. Where they are not what is there, it does nothing: the same may be
+        given by two threads, and is written once and in order.
         """
         with self._lock:
             if self._file is not None:
-                self._append(self._file, pieces)
+                self._append(self._file, start, data)
 
-    def _append(self, file: BinaryIO, pieces: Iterable[bytes]) -> None:
-        for piece in pieces:
-            file.write(piece)
+    def _append(self, file: BufferedRandom, start: int, data: bytes | memoryview) -> None:
+        if start == self.size:
+            self._torn = True
+            file.write(data)
             if self.digested:
-                self._digest.update(piece)
-            self.size += len(piece)
+                self._digest.update(data)
+            self.size += len(data)
+            self._torn = False
+            stride = start // _STRIDE * _STRIDE
+            if sys.platform == "linux" and self.size - stride >= _STRIDE:
+                # What was just written is not dropped for that, but on its way to the disk from now on.
+                with suppress(OSError):
+                    os.posix_fadvise(file.fileno(), stride, _STRIDE, os.POSIX_FADV_DONTNEED)
 
-    def shows(self, look: Callable[[BinaryIO, int], bool]) -> bool:
+    def shows(self, look: Callable[[BufferedRandom, int], bool], start: int, data: bytes | memoryview) -> bool:
         """
-        What a look at all that was written shows; after the end, no.
+        What a look at the whole shows, once its last data is written as with `write`; after the end, no.
         """
         with self._lock:
-            return self._file is not None and look(self._file, self.size)
+            if self._file is None:
+                return False
+            self._append(self._file, start, data)
+            return look(self._file, self.size)
 
     def finish(self) -> None:
         """
@@ -276,7 +293,7 @@ class PartFile:
             self._file.close()
             self._file = None
 
-    def leave(self, entity: Entity | None, pieces: Iterable[bytes] = ()) -> None:
+    def leave(self, entity: Entity | None, unwritten: Iterable[tuple[int, bytes | memoryview]] = ()) -> None:
         """
         End without a file: keep the part where it can be gone on with, else leave nothing; after the end do nothing.
 
@@ -284,14 +301,14 @@ class PartFile:
 
         Args:
             entity: What the bytes belong to; None where they are of no use.
-            pieces: The last of them.
+            unwritten: The last of them, as for `write`; those that are there already among them.
         """
         with self._lock, suppress(OSError):
             self._ended = True
             file, self._file = self._file, None
             if file is not None:
                 with file:
-                    kept = entity is not None and self._kept(file, entity, pieces)
+                    kept = entity is not None and self._kept(file, entity, unwritten)
                     if not kept and _is_at(self.part, file.fileno()):
                         self.part.unlink()
 
@@ -303,15 +320,18 @@ class PartFile:
             entity = self.entity
         self.leave(entity)
 
-    def _kept(self, file: BinaryIO, entity: Entity, pieces: Iterable[bytes]) -> bool:
+    def _kept(self, file: BufferedRandom, entity: Entity, unwritten: Iterable[tuple[int, bytes | memoryview]]) -> bool:
+        if self._torn:
+            return False
         try:
-            self._append(file, pieces)
+            for start, data in unwritten:
+                self._append(file, start, data)
             file.flush()
             if not HEAD <= self.size < entity.total or not _is_at(self.part, file.fileno()):
                 return False
             if not self.digested:
                 file.seek(0)
-                self._digest = _hashed(file.fileno())
+                self._digest = file_digest(file, sha256)
             record = _Record(entity, self.size, self._digest.hexdigest(), self._mode)
             with os.fdopen(os.open(self.record, _CREATE, 0o600), "wb") as beside:
                 beside.write(record.text.encode())
@@ -336,13 +356,6 @@ def _objection(path: Path, *, overwrite: bool) -> str | None:
     if not stat.S_ISREG(mode):
         return "is not a regular file: give another path"
     return None if overwrite else "exists: give overwrite=True to replace it, or another path"
-
-
-def _hashed(descriptor: int) -> "HASH":
-    digest = sha256()
-    while block := os.read(descriptor, _BLOCK):
-        digest.update(block)
-    return digest
 
 
 def _remove(path: Path) -> None:

@@ -11,16 +11,13 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from threading import Event, Lock
 from typing import Final, TypeVar
 
-import anyio
 import orjson
-from anyio import to_thread
 from attrs import define, field
 
-from ._codec import converter
 from ._shelter import parting
+from ._stored import Threads, heard, read, written
 from ._submit import SETTLED, Abilities, Intent, State, follows, moved
 from .errors import InvalidInputError, StoreError
 from .policy import check_seconds
@@ -82,9 +79,7 @@ class SqliteStore:
     lease: float = field(default=300.0, kw_only=True)
     """Seconds without a sign of life after which an owner's create may be taken over; longer than any exchange."""
     _connection: sqlite3.Connection | None = field(default=None, init=False)
-    _lock: anyio.Lock = field(factory=anyio.Lock, init=False)
-    _turn: Lock = field(factory=Lock, init=False)
-    """Of threads: one that nobody waits for any more may still be at it."""
+    _threads: Threads = field(factory=lambda: Threads(1), init=False)
     _owner: str = field(default="", init=False)
 
     @path.validator
@@ -119,13 +114,7 @@ class SqliteStore:
         Raises:
             StoreError: It could not be written.
         """
-        ours: list[Intent] = []
-        try:
-            return await self._run(lambda: self._claim(intent, ours))
-        except anyio.get_cancelled_exc_class():
-            # A claim that nobody hears of would keep others out until its lease has run out.
-            await parting(lambda: self._run(lambda: self._give_back(ours)))
-            raise
+        return await heard(self._run, lambda: self._claim(intent), self._release)
 
     async def put(self, intent: Intent) -> bool:
         """
@@ -143,7 +132,7 @@ class SqliteStore:
         Raises:
             StoreError: It could not be written.
         """
-        await self._run(lambda: self._release(intent.external_task_id))
+        await self._run(lambda: self._release(intent))
 
     async def get(self, external_task_id: str) -> Intent | None:
         """
@@ -171,7 +160,7 @@ class SqliteStore:
             StoreError: It could not be read.
         """
         found = await self._run(lambda: self._rows("SELECT body FROM hosts WHERE base_url = ?", base_url))
-        return _read(found[0], Abilities) if found else Abilities()
+        return read(found[0], Abilities) if found else Abilities()
 
     async def learn(self, base_url: str, abilities: Abilities) -> None:
         """
@@ -180,27 +169,13 @@ class SqliteStore:
         Raises:
             StoreError: It could not be written.
         """
-        await self._run(lambda: self._rows("INSERT OR REPLACE INTO hosts VALUES (?, ?)", base_url, _written(abilities)))
+        await self._run(lambda: self._rows("INSERT OR REPLACE INTO hosts VALUES (?, ?)", base_url, written(abilities)))
 
     async def _run(self, work: Callable[[], T]) -> T:
-        """
-        Work in a thread, which is left to itself when the caller is cancelled: what it has begun it ends, no more.
-        """
-        left = Event()
-
-        def alone() -> T:
-            with self._turn:
-                if left.is_set():
-                    raise StoreError(f"{self.path} is not waited for")
-                return work()
-
-        async with self._lock:
-            try:
-                return await to_thread.run_sync(alone, abandon_on_cancel=True)
-            except (sqlite3.Error, OSError) as error:
-                raise StoreError(f"{self.path} cannot be used: {error}") from error
-            finally:
-                left.set()
+        try:
+            return await self._threads.run(work)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"{self.path} cannot be used: {error}") from error
 
     def _open(self) -> None:
         self._connection = self._connect()
@@ -234,9 +209,9 @@ class SqliteStore:
 
     def _kept(self, key: str) -> Intent | None:
         found = self._rows("SELECT body FROM intents WHERE external_task_id = ?", key)
-        return _read(found[0], Intent) if found else None
+        return read(found[0], Intent) if found else None
 
-    def _claim(self, intent: Intent, ours: list[Intent]) -> Intent | None:
+    def _claim(self, intent: Intent) -> Intent | None:
         # As a transaction that writes from its first statement on: two claims never see the same row unowned.
         with _Transaction(self._opened):
             key = intent.external_task_id
@@ -248,12 +223,7 @@ class SqliteStore:
                 return None
             claimed = moved(kept, kept.state, fence=kept.fence + 1)
             self._write(claimed)
-        ours.append(claimed)
         return claimed
-
-    def _give_back(self, ours: list[Intent]) -> None:
-        for intent in ours:
-            self._release(intent.external_task_id)
 
     def _put(self, intent: Intent) -> bool:
         with _Transaction(self._opened):
@@ -268,14 +238,15 @@ class SqliteStore:
         upsert = (
             "INSERT INTO intents VALUES (?, ?, ?) ON CONFLICT (external_task_id) DO UPDATE SET body = excluded.body"
         )
-        self._rows(upsert, key, intent.created_at.isoformat(), _written(intent))
+        self._rows(upsert, key, intent.created_at.isoformat(), written(intent))
         if intent.state in SETTLED:
             self._rows("DELETE FROM owners WHERE external_task_id = ?", key)
         else:
             self._rows("INSERT OR REPLACE INTO owners VALUES (?, ?, ?)", key, self._owner, time.time() + self.lease)
 
-    def _release(self, key: str) -> None:
-        self._rows("DELETE FROM owners WHERE external_task_id = ? AND owner = ?", key, self._owner)
+    def _release(self, intent: Intent) -> None:
+        statement = "DELETE FROM owners WHERE external_task_id = ? AND owner = ?"
+        self._rows(statement, intent.external_task_id, self._owner)
 
     def _recent(self, most: int, states: Collection[State] | None) -> tuple[Intent, ...]:
         wanted = orjson.dumps(None if states is None else sorted(states)).decode()
@@ -284,7 +255,7 @@ class SqliteStore:
             " WHERE ? = 'null' OR json_extract(body, '$.state') IN (SELECT value FROM json_each(?))"
             " ORDER BY created_at DESC, rowid DESC LIMIT ?"
         )
-        return tuple(_read(body, Intent) for body in self._rows(query, wanted, wanted, most))
+        return tuple(read(body, Intent) for body in self._rows(query, wanted, wanted, most))
 
 
 @define
@@ -300,14 +271,6 @@ class _Transaction:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.connection.execute("COMMIT" if kind is None else "ROLLBACK")
-
-
-def _read(body: str, kind: type[T]) -> T:
-    return converter().structure(orjson.loads(body), kind)
-
-
-def _written(value: Intent | Abilities) -> str:
-    return orjson.dumps(converter().unstructure(value)).decode()
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:

@@ -16,7 +16,6 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from attrs import define, field
 
 from ._exchange import log
-from ._ids import drawn_id
 from ._submit import clip_digest
 from .client import KlingClient
 from .errors import (
@@ -109,8 +108,9 @@ class _Run:
 
     async def _known(self, job: Job) -> Task | None:
         key = job.external_task_id
-        payload = clip_digest(job.source, job.marks, job.edit)
-        return None if key is None else await self.client.creates.known(key, payload)
+        if key is None:
+            return None
+        return await self.client.creates.known(key, clip_digest(job.source, job.marks, job.edit))
 
     async def _resumed(self, known: Task) -> Task:
         if known.done or not isinstance(self.slots, LearnedSlots):
@@ -131,14 +131,15 @@ class _Run:
         return sum(not task.done for task in tasks)
 
     async def _created(self, job: Job, selection: SelectionSession, slot: AnySlots | None) -> Task:
-        key = job.external_task_id or drawn_id()
+        # Where there is none one is drawn with the first create: what nobody has given need not be looked for before.
+        key = job.external_task_id
         refusals = 0
         while True:
             self._check_stopped()
             try:
                 task = await selection.create_task(job.edit, external_task_id=key)
             except QuotaFullError as error:
-                refusals, asked = refusals + 1, error.retry_after or 0.0
+                key, refusals, asked = error.external_task_id, refusals + 1, error.retry_after or 0.0
             except (AccountError, AuthenticationError) as error:
                 self.stopped = error
                 raise
@@ -148,7 +149,7 @@ class _Run:
                 return task
             await self._room(key, slot, refusals, asked)
 
-    async def _room(self, key: str, slot: AnySlots | None, refusals: int, asked: float) -> None:
+    async def _room(self, key: str | None, slot: AnySlots | None, refusals: int, asked: float) -> None:
         """Return when a create that was refused for a full quota may be sent again."""
         least = min(QUOTA_MOST, max(QUOTA_WAIT, asked))
         delay = min(QUOTA_MOST, max(least, self.client.creates.exchange.drawn(refusals)))

@@ -5,6 +5,7 @@ The one tree of errors.
 
     KlingError
     ├── InvalidInputError         also a ValueError; raised before any request
+    │   └── ManifestError         a manifest with faults: nothing of it was sent
     ├── ClosedError               a client or selection used outside its context
     ├── UnsupportedError          this host does not offer that call
     ├── TransportError            no usable reply
@@ -57,6 +58,7 @@ from ._refusals import (
 )
 
 if TYPE_CHECKING:
+    from ._tables import Fault
     from .models import Task
 
 __all__ = (
@@ -74,6 +76,7 @@ __all__ = (
     "KlingError",
     "KlingWarning",
     "LostReplyError",
+    "ManifestError",
     "NotFoundError",
     "NotSentError",
     "QuotaFullError",
@@ -96,6 +99,8 @@ __all__ = (
 
 _PROBLEMS_TOLD = 3
 """Problems that the text of a DecodeError lists; `.problems` has them all."""
+_FAULTS_TOLD = 10
+"""Faults that the text of a ManifestError lists; `.faults` has them all."""
 
 
 class KlingWarning(UserWarning):
@@ -115,6 +120,22 @@ class InvalidInputError(KlingError, ValueError):
         """Name of the parameter or field."""
         self.reason = reason
         """What is wrong and what to give instead."""
+
+
+class ManifestError(InvalidInputError):
+    """
+    A manifest with faults. All of it was looked at, and nothing of it was sent.
+    """
+
+    def __init__(self, path: str, faults: Iterable["Fault"]) -> None:
+        self.path = path
+        """The file."""
+        self.faults: tuple[Fault, ...] = tuple(faults)
+        """Every fault, in the order of the file."""
+        rest = len(self.faults) - _FAULTS_TOLD
+        head = () if len(self.faults) == 1 else (f"{len(self.faults):,} faults, and nothing was sent",)
+        more = (f"and {rest:,} more",) if rest > 0 else ()
+        super().__init__(path, "\n  ".join((*head, *map(str, self.faults[:_FAULTS_TOLD]), *more)))
 
 
 class ClosedError(KlingError):

@@ -6,6 +6,7 @@ They are sent exactly as given, since deleting one must repeat the very number t
 
 import math
 import numbers
+import re
 from collections.abc import Iterable, Sequence
 
 from attrs import field, frozen
@@ -13,6 +14,10 @@ from attrs import field, frozen
 from .errors import InvalidInputError
 
 __all__ = ("Point",)
+
+_NUMBER = r"(-?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)"
+_SPELLED = rf"([0-9]{{1,9}}):{_NUMBER},{_NUMBER}"
+"""Nine digits are more frames than any clip has, and fewer than `int` refuses."""
 
 
 def _fraction(name: str, value: object) -> float:
@@ -99,3 +104,24 @@ def as_points(points: Sequence[PointLike]) -> tuple[Point, ...]:
             raise InvalidInputError(f"points[{index}]", f"must be a Point or a pair (x, y), not {given!r}") from error
         found.append(Point(x, y))
     return tuple(found)
+
+
+def spelled_point(name: str, text: str) -> tuple[int, Point]:
+    """
+    A frame index and a point from `FRAME:X,Y`, as command lines and tables spell them.
+
+    Args:
+        name: The option or column, for the error.
+        text: What was given.
+
+    Raises:
+        InvalidInputError: It is spelled otherwise, or is no place on a frame.
+    """
+    found = re.fullmatch(_SPELLED, text.strip())
+    if found is None:
+        raise InvalidInputError(name, f"{text!r:.80} is not FRAME:X,Y, such as 40:0.80,0.53")
+    try:
+        return int(found[1]), Point(float(found[2]), float(found[3]))
+    except InvalidInputError as error:
+        reason = f"{text:.80}: {error.field} must lie from 0 to 1, so divide pixels by the frame's width and height"
+        raise InvalidInputError(name, reason) from error

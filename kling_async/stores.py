@@ -14,22 +14,24 @@ from attrs import define, field
 from ._submit import SETTLED, Abilities, Intent, State, follows, moved
 
 if TYPE_CHECKING:
+    from ._postgres import PostgresStore
     from ._sqlite import SqliteStore
 else:
     # Hidden from type checkers, as in the package.
     def __getattr__(name: str) -> object:
         """
-        SqliteStore when it is asked for: every client needs this module, and most of them no SQLite.
+        A store in a database when it is asked for: every client needs this module, and most of them no database.
         """
-        if name != "SqliteStore":
+        from importlib import import_module
+
+        homes = {"PostgresStore": "._postgres", "SqliteStore": "._sqlite"}
+        if name not in homes:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from . import _sqlite
-
-        globals()[name] = _sqlite.SqliteStore
-        return _sqlite.SqliteStore
+        globals()[name] = found = getattr(import_module(homes[name], __package__), name)
+        return found
 
 
-__all__ = ("Abilities", "Intent", "IntentStore", "MemoryStore", "SqliteStore")
+__all__ = ("Abilities", "Intent", "IntentStore", "MemoryStore", "PostgresStore", "SqliteStore")
 
 KEPT: Final = 10_000
 """Intents whose task is known that a MemoryStore remembers; an older id is asked of the host again."""

@@ -7,6 +7,7 @@ it needs as soon as a socket, a thread or a process takes part.
 
 import asyncio
 import selectors
+from contextlib import ExitStack
 
 import pytest
 
@@ -80,3 +81,20 @@ def _full_budgets():
     No test pays for the replays of another, although clients of one host and key share a budget.
     """
     _exchange._BUDGETS.clear()
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """
+    A real PostgreSQL server, for tests that are marked `real_clock`; without its programs they are skipped.
+    """
+    pytest.importorskip("pwd", reason="PostgreSQL is run where users are as on Unix")
+    pytest.importorskip("psycopg", reason="PostgreSQL is reached through psycopg")
+    from tests.postgres import Unavailable, running
+
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(running())
+        except Unavailable as reason:
+            pytest.skip(str(reason))
+        yield server

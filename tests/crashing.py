@@ -22,6 +22,7 @@ from kling_async import (
     KlingClient,
     KlingError,
     PollPolicy,
+    PostgresStore,
     Removal,
     RetryPolicy,
     SqliteStore,
@@ -59,7 +60,7 @@ class Order:
     """`create`, `edit`, `batch` or `fork`."""
     base_url: str
     store: str
-    """Path of the intents."""
+    """Path of the intents, or the URL of their database."""
     backend: str = "asyncio"
     session_id: str = ""
     """For `create`."""
@@ -133,7 +134,7 @@ def fill(how, store):
         pass
 
 
-class Store(SqliteStore):
+class Pointed:
     """
     A store with the points at which something is written.
     """
@@ -141,15 +142,6 @@ class Store(SqliteStore):
     def __init__(self, order, points):
         super().__init__(order.store, lease=order.lease)
         self.points = points
-
-    async def open(self):
-        rights = os.geteuid()
-        if self.points.order.nobody and rights == 0:
-            os.seteuid(NOBODY)
-        try:
-            await super().open()
-        finally:
-            os.seteuid(rights)
 
     async def claim(self, intent):
         self.points.reach("before intent", self)
@@ -164,6 +156,35 @@ class Store(SqliteStore):
         if intent.state == "accepted":
             self.points.reach("after commit", self)
         return written
+
+
+class Filed(Pointed, SqliteStore):
+    """
+    In a file.
+    """
+
+    async def open(self):
+        rights = os.geteuid()
+        if self.points.order.nobody and rights == 0:
+            os.seteuid(NOBODY)
+        try:
+            await super().open()
+        finally:
+            os.seteuid(rights)
+
+
+class Served(Pointed, PostgresStore):
+    """
+    In a database.
+    """
+
+
+def store_of(order, points):
+    """
+    Where the order's intents are.
+    """
+    kind = Served if order.store.startswith("postgresql:") else Filed
+    return kind(order, points)
 
 
 @frozen
@@ -225,7 +246,7 @@ async def one(order):
     retry = RetryPolicy(doubt=order.doubt, on_unknown=order.on_unknown, base=0.01)
     settings = {"base_url": order.base_url, "retry": retry, "poll": PollPolicy(first=0.05)}
     try:
-        async with KlingClient(ApiKey("any"), transport=carrier, store=Store(order, points), **settings) as client:
+        async with KlingClient(ApiKey("any"), transport=carrier, store=store_of(order, points), **settings) as client:
             points.reach("start")
             if order.flow == "edit":
                 return await edit(client, job("order-1"))

@@ -7,7 +7,7 @@ import asyncio
 import anyio
 import pytest
 
-from kling_async._bell import Bell, EventBell, bells
+from kling_async._bell import Bell, EventBell, bells, threadsafe
 
 
 @pytest.fixture
@@ -66,3 +66,13 @@ async def test_a_bell_hears_of_native_cancellation(bell):
     with pytest.raises(asyncio.CancelledError):
         await task
     bell.ring()
+
+
+@pytest.mark.real_clock
+async def test_a_bell_can_be_rung_from_another_thread(bell):
+    """
+    By what the loop takes steps from.
+    """
+    soon = threadsafe()
+    await anyio.to_thread.run_sync(soon, bell.ring)
+    await bell

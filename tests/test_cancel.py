@@ -639,7 +639,7 @@ async def test_a_thread_that_is_left_begins_nothing(anyio_backend_name, tmp_path
     now = datetime.now(UTC)
     row = Intent(external_task_id="order-1", payload="", base_url=KLING, session_id="8475", created_at=now)
     for native in natives(anyio_backend_name):
-        with store._turn:
+        with store._threads._slots:
             _, end = await called_off(partial(store.put, row), native=native)
         assert isinstance(end, anyio.get_cancelled_exc_class())
         assert await store.get("order-1") is None

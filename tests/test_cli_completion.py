@@ -68,6 +68,8 @@ def test_a_shell_understands_its_script(run, home, name):
         ("kling-async do", ["doctor"]),
         ("kling-async tasks ", ["download", "list", "reconcile", "show", "wait"]),
         ("kling-async tasks l", ["list"]),
+        ("kling-async batch ", ["cancel", "retry", "run", "status", "worker"]),
+        ("kling-async batch run clips.jsonl --dr", ["--dry-run"]),
         ("kling-async tasks list --st", ["--state", "--status"]),
         ("kling-async tasks list --status s", ["submitted", "succeed"]),
         ("kling-async edit https://x.example/a.mp4 --mode p", ["pro"]),

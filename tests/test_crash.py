@@ -170,8 +170,8 @@ def shop(folder, flow, *faults, shape=REPEATABLE, **more):
     """
     with serving(shape=shape, faults=faults) as served:
         session_id = anyio.run(Caller(served.simulator.transport()).marked)
-        paths = {"base_url": served.base_url, "store": str(folder / "intents.sqlite")}
-        yield Shop(served.simulator, Order(flow=flow, session_id=session_id, **paths, **more))
+        known = {"base_url": served.base_url, "store": str(folder / "intents.sqlite"), **more}
+        yield Shop(served.simulator, Order(flow=flow, session_id=session_id, **known))
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

@@ -7,18 +7,22 @@ import errno
 import fcntl
 import os
 import random
+import shutil
 import threading
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 
 import anyio
 import pytest
 
 from kling_async import _download
-from kling_async._download import PIECE, Limits, Saving
+from kling_async._download import Limits, Saving
 from kling_async._parts import HEAD, PartFile
+from kling_async._writer import BATCH
 from kling_async.errors import DownloadError, InvalidInputError
 from kling_async.transport import Saved
+from tests.checkpoints import cuts, natives
 
 pytestmark = pytest.mark.real_clock
 
@@ -49,6 +53,16 @@ class Source:
         if self.then is None:
             raise StopAsyncIteration
         return await self.then()
+
+
+class Halting(Source):
+    """
+    Waits a moment for each piece.
+    """
+
+    async def __anext__(self):
+        await anyio.lowlevel.checkpoint()
+        return await super().__anext__()
 
 
 def names_in(folder):
@@ -115,7 +129,7 @@ async def test_pieces_of_every_size_arrive_in_order(clip):
     """
     Pieces smaller and larger than what is written at once make up one file.
     """
-    pieces = [MP4, b"a" * PIECE, b"b" * (PIECE // 2), b"c" * (PIECE // 2), b"d" * (3 * PIECE), b"e"]
+    pieces = [MP4, b"a" * BATCH, b"b" * (BATCH // 2), b"c" * (BATCH // 2), b"d" * (3 * BATCH), b"e"]
     saved = await save(clip, *pieces)
     assert b"".join(pieces) == clip.read_bytes()
     assert Saved(sum(map(len, pieces)), sha256(clip.read_bytes()).hexdigest()) == saved
@@ -337,7 +351,7 @@ async def test_f48_a_full_disk_leaves_neither_part_nor_name(clip, monkeypatch, s
     """
     What the disk refuses, sooner or later, is told with its reason and not tried again; the part goes, tag or no tag.
     """
-    film = MP4 + bytes(3 * PIECE)
+    film = MP4 + bytes(3 * BATCH)
     await break_off(clip, film[:1000], total=len(film))
     place = os if step == "fsync" else PartFile
     does = getattr(place, step)
@@ -350,7 +364,7 @@ async def test_f48_a_full_disk_leaves_neither_part_nor_name(clip, monkeypatch, s
 
     monkeypatch.setattr(place, step, full)
     with pytest.raises(DownloadError, match="No space left") as caught:
-        await save(clip, film[:PIECE], film[PIECE:], etag=TAG, content_length=len(film))
+        await save(clip, film[:BATCH], film[BATCH:], etag=TAG, content_length=len(film))
     assert caught.value.final
     assert [] == names_in(clip.parent)
 
@@ -425,9 +439,9 @@ async def test_a_large_part_is_kept_whole(clip):
     """
     What was written and what was still in memory are both there, also if it breaks off more than once.
     """
-    film = MP4 + random.Random(2).randbytes(3 * PIECE)
-    cuts = [PIECE + 700, 2 * PIECE + 9]
-    await break_off(clip, film[:PIECE], film[PIECE : cuts[0]], total=len(film))
+    film = MP4 + random.Random(2).randbytes(3 * BATCH)
+    cuts = [BATCH + 700, 2 * BATCH + 9]
+    await break_off(clip, film[:BATCH], film[BATCH : cuts[0]], total=len(film))
     with pytest.raises(DownloadError, match="came of the"):
         async with Saving(clip) as saving:
             assert await saving.accepts(206, rest(cuts[0], end=len(film) - 1, total=len(film)))
@@ -641,16 +655,18 @@ async def test_cancelling_cleans_up_in_a_thread(clip, monkeypatch):
 @pytest.fixture
 def held(monkeypatch):
     """
-    Makes one step of the part file wait, in its thread, until the test lets it go on.
+    Makes one step of the part file wait, in its thread, until the test lets it go on, or fail.
     """
 
-    def hold(name):
+    def hold(name, error=None):
         entered, go = threading.Event(), threading.Event()
         step = getattr(PartFile, name)
 
         def slow(self, *args):
             entered.set()
             go.wait(10)
+            if error is not None:
+                raise error
             return step(self, *args)
 
         monkeypatch.setattr(PartFile, name, slow)
@@ -659,14 +675,40 @@ def held(monkeypatch):
     return hold
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@pytest.mark.parametrize("step", ["open", "write"])
-async def test_native_cancellation_waits_for_no_thread_and_leaves_nothing(clip, held, step):
+LONG = MP4 + random.Random(2).randbytes(3 * BATCH)
+
+
+async def take_long(path, *pieces, then=None, source=None, digest=None):
+    async with Saving(path) as saving:
+        assert await saving.accepts(200, {"etag": TAG, "content-length": str(len(LONG))})
+        if digest is not None:
+            saving._part._digest = digest
+        await saving.take(source or Source(*pieces, then=then))
+
+
+async def go_on_long(path, start):
     """
-    An asyncio task cancelled while a thread opens or writes leaves no part, though the thread goes on.
+    The rest of the long film is asked for, and put behind so much of it.
+    """
+    assert KEPT == names_in(path.parent)
+    assert sha256(LONG[:start]).digest() == sha256(path.with_name(KEPT[0]).read_bytes()).digest()
+    async with Saving(path) as saving:
+        assert {"Range": f"bytes={start}-", "If-Range": TAG} == saving.asking
+        assert await saving.accepts(206, rest(start, end=len(LONG) - 1, total=len(LONG)))
+        saved = await saving.take(Source(LONG[start:]))
+    assert Saved(len(LONG), sha256(LONG).hexdigest()) == saved
+    assert saved.sha256 == sha256(path.read_bytes()).hexdigest()
+    assert ["clip.mp4"] == names_in(path.parent)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("step, film", [("open", MP4), ("write", MP4 + bytes(3 * BATCH)), ("shows", MP4)])
+async def test_native_cancellation_waits_for_no_thread_and_leaves_nothing(clip, held, step, film):
+    """
+    An asyncio task cancelled while a thread opens, writes or ends leaves no part, though the thread goes on.
     """
     entered, go = held(step)
-    task = asyncio.create_task(save(clip, MP4))
+    task = asyncio.create_task(save(clip, film))
     await asyncio.to_thread(entered.wait, 10)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -676,31 +718,128 @@ async def test_native_cancellation_waits_for_no_thread_and_leaves_nothing(clip, 
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_native_cancellation_keeps_what_was_written_before(clip, held):
+async def test_native_cancellation_while_a_batch_is_written_keeps_all_that_came(clip, held):
     """
-    An asyncio task cancelled while a thread writes keeps what came before that, and the late thread adds nothing.
+    The part gets that batch and what came behind it, though the thread has not begun; late as it is, it adds nothing.
     """
-    film = MP4 + random.Random(2).randbytes(3 * PIECE)
-    whole = {"etag": TAG, "content_length": len(film)}
-    started, holds = asyncio.Event(), []
+    came = asyncio.Event()
 
-    def progress(done, total):
-        holds.append(held("write"))
-        started.set()
+    async def hang():
+        came.set()
+        await anyio.sleep_forever()
 
-    task = asyncio.create_task(save(clip, film[:PIECE], film[PIECE : 2 * PIECE], progress=progress, **whole))
-    await started.wait()
-    entered, go = holds[0]
+    entered, go = held("write")
+    task = asyncio.create_task(take_long(clip, LONG[:BATCH], LONG[BATCH : BATCH + 700], then=hang))
+    await came.wait()
     await asyncio.to_thread(entered.wait, 10)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     go.set()
-    assert film[:PIECE] == clip.with_name(KEPT[0]).read_bytes()
-    async with Saving(clip) as saving:
-        assert await saving.accepts(206, rest(PIECE, end=len(film) - 1, total=len(film)))
-        await saving.take(Source(film[PIECE:]))
-    assert film == clip.read_bytes()
+    await go_on_long(clip, BATCH + 700)
+
+
+@pytest.mark.parametrize("how", ["cancel", "cut"])
+async def test_who_leaves_while_a_batch_is_written_keeps_all_that_came(clip, held, monkeypatch, how):
+    """
+    What the thread is at is finished, and what came meanwhile is put behind it.
+    """
+    entered, go = held("_append")
+    leave = PartFile.leave
+    monkeypatch.setattr(PartFile, "leave", lambda *given: go.set() or leave(*given))
+
+    async def away():
+        await anyio.to_thread.run_sync(entered.wait, 10)
+        if how == "cancel":
+            scope.cancel()
+            await anyio.sleep_forever()
+        await cutting()
+
+    with anyio.CancelScope() as scope, suppress(DownloadError):
+        await take_long(clip, LONG[:BATCH], LONG[BATCH : BATCH + 700], then=away)
+    assert scope.cancelled_caught is (how == "cancel")
+    await go_on_long(clip, BATCH + 700)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+async def test_f29_a_long_download(anyio_backend_name, tmp_path, again):
+    """
+    Cut off at any moment, also while a batch is written, it leaves the whole, or what can be gone on with, or nothing.
+    """
+    starts, kept = range(0, len(LONG), 700_000), set()
+    for cut in cuts(anyio_backend_name, again=again):
+        path = tmp_path / str(cut.number) / "clip.mp4"
+        path.parent.mkdir()
+        await cut.run(partial(take_long, path, source=Halting(*(LONG[at : at + 700_000] for at in starts))))
+        assert 0 == cut.left, cut
+        assert names_in(path.parent) in ([], KEPT, ["clip.mp4"]), cut
+        assert cut.cancelled or path.exists(), cut
+        if names_in(path.parent) == KEPT:
+            size = path.with_name(KEPT[0]).stat().st_size
+            kept.add(size)
+            await go_on_long(path, size)
+        assert not path.exists() or LONG == path.read_bytes(), cut
+        shutil.rmtree(path.parent)
+    assert kept >= {*starts[1:]} or (again and not natives(anyio_backend_name)[1:])
+
+
+@pytest.mark.parametrize("last", [[], [LONG[BATCH + 700 :]]], ids=["end", "more"])
+async def test_f48_a_write_that_fails_while_more_comes_ends_the_download(clip, held, last):
+    """
+    It is told with its reason, be the rest there by then or yet to come, and nothing is kept.
+    """
+    entered, go = held("write", OSError(errno.ENOSPC, "No space left on device"))
+    pieces = [LONG[:BATCH], LONG[BATCH : BATCH + 700], *last]
+    seen = []
+
+    def progress(done, total):
+        seen.append(done)
+        if len(seen) == 2:
+            entered.wait(10)
+            go.set()
+
+    with pytest.raises(DownloadError, match="No space left") as caught:
+        await save(clip, *pieces, etag=TAG, content_length=sum(map(len, pieces)), progress=progress)
+    assert caught.value.final
+    assert [BATCH, BATCH + 700] == seen[:2]
+    assert [] == names_in(clip.parent)
+
+
+@pytest.mark.parametrize("how", ["cancel", "cut"])
+async def test_f48_who_leaves_while_a_write_fails_keeps_nothing(clip, monkeypatch, how):
+    """
+    Nobody can say how much of that batch is in the part, also if the disk takes it the next moment.
+    """
+    entered, go = threading.Event(), threading.Event()
+
+    class Torn:
+        def __init__(self):
+            self.whole = sha256()
+
+        def update(self, data):
+            if not entered.is_set():
+                entered.set()
+                go.wait(10)
+                raise OSError(errno.EIO, "Input/output error")
+            self.whole.update(data)
+
+        def hexdigest(self):
+            return self.whole.hexdigest()
+
+    leave = PartFile.leave
+    monkeypatch.setattr(PartFile, "leave", lambda *given: go.set() or leave(*given))
+
+    async def away():
+        await anyio.to_thread.run_sync(entered.wait, 10)
+        if how == "cancel":
+            scope.cancel()
+            await anyio.sleep_forever()
+        await cutting()
+
+    with anyio.CancelScope() as scope, suppress(DownloadError):
+        await take_long(clip, LONG[:BATCH], LONG[BATCH : BATCH + 700], then=away, digest=Torn())
+    assert scope.cancelled_caught is (how == "cancel")
+    assert [] == names_in(clip.parent)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

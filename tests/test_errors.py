@@ -25,6 +25,7 @@ from kling_async import (
     KlingError,
     KlingWarning,
     LostReplyError,
+    ManifestError,
     NotFoundError,
     NotSentError,
     QuotaFullError,
@@ -46,12 +47,14 @@ from kling_async import (
     WebhookError,
     errors,
 )
+from kling_async.manifest import Fault
 
 FAILED = Task(task_id="8781", status="failed", status_message="Image pixel is invalid", external_task_id="order-1")
 REFUSAL = {"code": 1303, "status": 429, "request_id": "r-1", "retry_after": 2.0, "about": "Wait."}
 EXAMPLES = [
     KlingError("a"),
     InvalidInputError("prompt", "is empty"),
+    ManifestError("clips.csv", [Fault(3, "prompt", "is empty")]),
     ClosedError("add_points: closed"),
     UnsupportedError("no list"),
     TransportError("a"),

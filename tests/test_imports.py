@@ -83,15 +83,17 @@ def test_an_error_or_a_value_is_there_without_the_client():
         assert set() == {*others, "kling_async._codec", "kling_async.client"} & set(out.split())
 
 
-def test_a_client_is_there_without_sqlite():
+def test_a_client_is_there_without_a_database():
     """
-    The database is loaded with the store that needs it.
+    SQLite is loaded with the store that needs it, psycopg when its store is opened.
     """
     out, _ = fresh(
         "from kling_async import KlingClient, MemoryStore\nprint('sqlite3' in sys.modules)\n"
+        "from kling_async.stores import PostgresStore\nPostgresStore('postgresql://h')\n"
+        "print('sqlite3' in sys.modules, 'psycopg' in sys.modules)\n"
         "from kling_async.stores import SqliteStore\nprint('sqlite3' in sys.modules)"
     )
-    assert ["False", "True"] == out.split()
+    assert ["False", "False", "False", "True"] == out.split()
 
 
 def test_all_names_together_load_nothing_heavy():
@@ -186,11 +188,12 @@ def test_python_suggests_a_name_that_nobody_asked_for():
 
 def test_stores_refuse_an_unknown_name(monkeypatch):
     """
-    The one other module that finds a name late: SqliteStore, and no other.
+    The one other module that finds names late: stores in a database, and nothing else.
     """
-    monkeypatch.delitem(vars(stores), "SqliteStore", raising=False)
-    assert stores.SqliteStore is kling_async.SqliteStore
-    assert stores.SqliteStore is vars(stores)["SqliteStore"]
+    for name in ("SqliteStore", "PostgresStore"):
+        monkeypatch.delitem(vars(stores), name, raising=False)
+        assert getattr(stores, name) is getattr(kling_async, name)
+        assert getattr(stores, name) is vars(stores)[name]
     with pytest.raises(AttributeError, match=r"^module 'kling_async.stores' has no attribute 'RedisStore'$"):
         _ = stores.RedisStore
 

@@ -2,10 +2,12 @@
 The unfinished file on a real disk: who may write it, and which one that was left is gone on with.
 """
 
+import errno
 import fcntl
 import os
 import sys
 from hashlib import sha256
+from itertools import accumulate
 
 import pytest
 
@@ -37,8 +39,10 @@ def leave(clip, *pieces, entity=ENTITY, **more):
     What a download that broke off leaves.
     """
     file = opened(clip, **more)
-    file.write(pieces[:1])
-    file.leave(entity, pieces[1:])
+    starts = accumulate(map(len, pieces), initial=0)
+    first, *others = zip(starts, pieces, strict=False)
+    file.write(*first)
+    file.leave(entity, others)
     return file
 
 
@@ -89,7 +93,7 @@ def test_what_was_left_is_taken_up(clip):
     file = opened(clip)
     assert (ENTITY, 700) == (file.entity, file.size)
     assert ["clip.mp4.part"] == names_in(clip.parent)
-    file.write([HELD[700:]])
+    file.write(700, HELD[700:])
     file.finish()
     assert HELD == clip.read_bytes()
     assert Saved(len(HELD), sha256(HELD).hexdigest()) == file.saved
@@ -106,11 +110,83 @@ def test_a_part_has_its_digest_whether_that_was_worked_out_on_the_way_or_not(cli
     assert sha256(HELD[:700]).hexdigest() in clip.with_name("clip.mp4.part.etag").read_text()
     file = opened(clip, digested=after)
     assert (ENTITY, 700) == (file.entity, file.size)
-    file.write([HELD[700:]])
+    file.write(700, HELD[700:])
     assert sha256(HELD if after else HELD[:700]).hexdigest() == file._digest.hexdigest()
     file.finish()
     assert HELD == clip.read_bytes()
     assert Saved(len(HELD), sha256(HELD).hexdigest() if after else "") == file.saved
+
+
+def test_what_is_there_already_is_not_written_again(clip):
+    """
+    Nor is what would leave a gap: whoever gives the same bytes twice finds them once, and in order.
+    """
+    file = opened(clip)
+    file.write(0, HELD[:600])
+    file.write(0, HELD[:600])
+    file.write(601, HELD[601:])
+    file.leave(ENTITY, [(0, HELD[:600]), (600, HELD[600:700]), (701, HELD[701:])])
+    assert HELD[:700] == file.part.read_bytes()
+    assert sha256(HELD[:700]).hexdigest() in file.record.read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is asked for")
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_long_file_is_on_its_way_to_the_disk_before_its_end(clip, monkeypatch, refused):
+    """
+    Stride by stride, each as soon as all of it is written; a system that will not hear of it is left in peace.
+    """
+    asked = []
+
+    def advise(descriptor, start, length, advice):
+        asked.append((start, length, advice))
+        if refused:
+            raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    batch = bytes(1 << 20)
+    leave(clip, HELD)
+    file = opened(clip)
+    for number in range(16):
+        assert number // 8 == len(asked)
+        file.write(len(HELD) + number * len(batch), batch)
+    file.finish()
+    assert [(start << 20, 8 << 20, os.POSIX_FADV_DONTNEED) for start in (0, 8)] == asked
+    assert len(HELD) + 16 * len(batch) == clip.stat().st_size
+
+
+def test_a_look_sees_the_last_bytes_too(clip):
+    """
+    They are written first.
+    """
+    file = opened(clip)
+    file.write(0, HELD[:600])
+    seen = []
+    assert file.shows(lambda about, size: seen.append((size, about.seek(0), about.read())) or True, 600, HELD[600:700])
+    assert [(700, 0, HELD[:700])] == seen
+    assert not file.shows(lambda *_: False, 600, HELD[600:700])
+    file.finish()
+    assert HELD[:700] == clip.read_bytes()
+    assert not file.shows(lambda *_: True, 700, HELD[700:])
+
+
+def test_a_part_that_was_torn_is_not_left(clip):
+    """
+    After a write that failed nobody knows what is in it, also if the disk has room again.
+    """
+
+    class Torn:
+        def update(self, _):
+            raise OSError(errno.EIO, "Input/output error")
+
+    file = opened(clip)
+    file.write(0, HELD[:600])
+    file._digest = Torn()
+    with pytest.raises(OSError, match="Input/output"):
+        file.write(600, HELD[600:700])
+    file._digest = sha256(HELD[:600])
+    file.leave(ENTITY, [(600, HELD[600:700])])
+    assert [] == names_in(clip.parent)
 
 
 def test_what_was_left_can_be_begun_anew(clip):
@@ -120,7 +196,7 @@ def test_what_was_left_can_be_begun_anew(clip):
     leave(clip, HELD)
     file = opened(clip)
     file.restart()
-    file.write([b"new"])
+    file.write(0, b"new")
     file.finish()
     assert b"new" == clip.read_bytes()
     assert Saved(3, sha256(b"new").hexdigest()) == file.saved
@@ -196,7 +272,7 @@ def test_a_part_that_is_not_what_its_record_says_is_begun_anew(clip, change):
     change(clip.with_name("clip.mp4.part"), clip.with_name("clip.mp4.part.etag"))
     file = opened(clip)
     assert (None, 0) == (file.entity, file.size)
-    file.write([b"new"])
+    file.write(0, b"new")
     file.finish()
     assert b"new" == clip.read_bytes()
 
@@ -247,7 +323,7 @@ def test_a_part_whose_record_cannot_be_written_is_not_left(tmp_path, how):
     file = opened(clip)
     if how == "planted":
         file.record.symlink_to("victim")
-    file.write([HELD])
+    file.write(0, HELD)
     file.leave(ENTITY)
     assert [] == names_in(tmp_path)
 
@@ -271,7 +347,7 @@ def test_a_part_that_is_written_is_busy(clip):
     file = opened(clip)
     with pytest.raises(InvalidInputError, match=BUSY):
         opened(clip)
-    file.write([HELD])
+    file.write(0, HELD)
     file.leave(ENTITY)
     again = opened(clip)
     with pytest.raises(InvalidInputError, match=BUSY):
@@ -311,7 +387,7 @@ def test_steps_after_the_end_do_nothing(clip):
     file.leave(None)
     file.open()
     file.restart()
-    file.write([HELD])
+    file.write(0, HELD)
     file.finish()
     file.leave(ENTITY)
     assert [] == names_in(clip.parent)
@@ -323,7 +399,7 @@ def test_a_part_that_was_removed_is_not_missed(clip, entity):
     Ending a part that someone else removed raises nothing and vouches for nothing.
     """
     file = opened(clip)
-    file.write([HELD])
+    file.write(0, HELD)
     file.part.unlink()
     file.leave(entity)
     assert [] == names_in(clip.parent)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async import InvalidInputError, Point
-from kling_async.points import as_points
+from kling_async.points import as_points, spelled_point
 from tests.strategies import fractions, modest
 
 
@@ -159,3 +159,47 @@ def test_a_misspelt_field_is_a_type_error():
     """
     with pytest.raises(TypeError):
         Point(x=0.1, z=0.2)
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("40:0.80,0.53", (40, Point(0.8, 0.53))),
+        (" 0:1,.5\n", (0, Point(1, 0.5))),
+        ("007:1e-07,5E-324", (7, Point(1e-07, 5e-324))),
+        ("40:-0.0,0", (40, Point(0, 0))),
+    ],
+)
+def test_a_point_is_spelled_with_its_frame(text, found):
+    """
+    As on the command line, and in the cells of a table.
+    """
+    assert found == spelled_point("points", text)
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("", "'' is not FRAME:X,Y, such as 40:0.80,0.53"),
+        ("0.8,0.53", "'0.8,0.53' is not FRAME:X,Y"),
+        ("40:0.8", "is not FRAME:X,Y"),
+        ("-1:0.8,0.5", "is not FRAME:X,Y"),
+        ("40:1.,0.5", "is not FRAME:X,Y"),
+        ("٤:0.5,0.5", "is not FRAME:X,Y"),
+        ("1234567890:0.5,0.5", "is not FRAME:X,Y"),
+        ("40:" + "1" * 100_000 + "x,0.5", "is not FRAME:X,Y"),
+        ("40:0.8,1.53", "40:0.8,1.53: y must lie from 0 to 1, so divide pixels"),
+        ("40:-0.1,0.5", "x must lie from 0 to 1"),
+        ("40:1e999,0.5", "x must lie from 0 to 1"),
+        ("40:" + "1" * 100_000 + ",0.5", "x must lie from 0 to 1"),
+    ],
+)
+def test_a_point_that_is_spelled_otherwise_is_refused_under_its_name(text, said):
+    """
+    The option or the column, and how it is spelled; the longest nonsense takes no time.
+    """
+    with pytest.raises(InvalidInputError) as refused:
+        spelled_point("points", text)
+    assert "points" == refused.value.field
+    assert said in refused.value.reason
+    assert len(refused.value.reason) < 200

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import kling_async
-from kling_async import errors
+from kling_async import errors, manifest
 
 ROOT = Path(kling_async.__file__).parent
 TESTS = Path(__file__).parent
@@ -38,12 +38,32 @@ LAYERS = {
         "_tasks",
         "_replies",
         "_hints",
+        "_outputs",
+        "_cells",
+        "_columns",
+        "_tables",
+        "_rows",
+        "manifest",
     ],
-    "wires": ["_cut", "_bell", "_parts", "_download", "_routes", "_flights", "_aiohttp", "_bridge", "_open"],
+    "wires": [
+        "_cut",
+        "_bell",
+        "_shelter",
+        "_parts",
+        "_writer",
+        "_download",
+        "_routes",
+        "_flights",
+        "_aiohttp",
+        "_bridge",
+        "_open",
+    ],
     "flows": [
         "slots",
-        "_shelter",
+        "_stored",
         "_sqlite",
+        "_pool",
+        "_postgres",
         "stores",
         "_lease",
         "_exchange",
@@ -64,12 +84,12 @@ LAYERS = {
         "batch",
         "_warm",
     ],
-    "edges": ["simulator", "pytest_plugin", "__init__", "cli", "__main__"],
+    "edges": ["simulator", "pytest_plugin", "__init__", "dbos", "cli", "__main__"],
 }
 ORDER = [name for names in LAYERS.values() for name in names]
 PURE = {*LAYERS["words"], *LAYERS["rules"]}
 BARRED_FROM_PURE = {"anyio", "asyncio", "aiohttp", "time", "random", "trio"}
-MAY_USE_ASYNCIO = {"_cut", "_bell", "_flights", "_aiohttp", "_bridge", "_open", "simulator._http"}
+MAY_USE_ASYNCIO = {"_cut", "_bell", "_flights", "_aiohttp", "_bridge", "_open", "simulator._http", "dbos._engine"}
 SIMULATOR_MAY_USE = {*PURE, "_download", "simulator"}
 USERS = [
     "errors",
@@ -80,11 +100,13 @@ USERS = [
     "pictures",
     "policy",
     "costs",
+    "manifest",
     "stores",
     "transport",
     "client",
     "webhooks",
     "selection",
+    "dbos",
 ]
 
 
@@ -149,7 +171,7 @@ def test_words_and_rules_know_neither_loop_nor_clock_nor_chance(name):
     assert set() == BARRED_FROM_PURE & set(imports(name, modules()[name]))
 
 
-def test_asyncio_is_known_to_the_wires_and_the_simulators_server_alone():
+def test_asyncio_is_known_to_the_wires_the_simulators_server_and_the_engine_alone():
     """
     Everything that waits elsewhere is written once, on anyio.
     """
@@ -238,6 +260,7 @@ def example(cls):
     now = datetime(2026, 11, 20, tzinfo=UTC)
     known = {
         kling_async.InvalidInputError: lambda: cls("field", "reason"),
+        kling_async.ManifestError: lambda: cls("clips.csv", [manifest.Fault(3, "prompt", "is empty")]),
         kling_async.UnknownOutcomeError: lambda: cls(external_task_id="order-1", attempts=1, first_sent_at=now),
         kling_async.SelectionDirtyError: lambda: cls([3, 1]),
         kling_async.SelectionRejectedError: lambda: cls("no", selection_status=3),
@@ -304,7 +327,7 @@ def test_every_module_of_the_lower_layers_has_its_own_test_file():
 
 def test_importing_the_package_imports_nothing_heavy():
     """
-    Neither aiohttp nor numpy nor trio nor the simulator, whatever is installed.
+    Neither aiohttp nor numpy nor trio nor an engine of workflows nor the simulator, whatever is installed.
     """
     script = (
         "import sys, kling_async;"
@@ -312,7 +335,8 @@ def test_importing_the_package_imports_nothing_heavy():
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT.parent)
     loaded = found.stdout.split()
-    assert set() == {"aiohttp", "numpy", "trio", "PIL", "cv2", "av", "jwt"} & set(loaded)
+    heavy = {"aiohttp", "numpy", "trio", "PIL", "cv2", "av", "jwt", "dbos", "sqlalchemy", "psycopg", "pyarrow"}
+    assert set() == heavy & set(loaded)
     assert "False" == loaded[-1]
 
 
@@ -338,12 +362,14 @@ def test_docstring_examples_hold():
         *LAYERS["rules"],
         "stores",
         "_sqlite",
+        "_postgres",
         "_inbox",
         "client",
         "selection",
         "jobs",
         "slots",
         "batch",
+        "dbos._runner",
     ]:
         module = importlib.import_module(f"kling_async.{name}")
         with warnings.catch_warnings():

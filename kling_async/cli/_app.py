@@ -12,13 +12,13 @@ from cyclopts import App, CycloptsError, Parameter
 import kling_async
 
 from . import _edit, _reconcile, _tasks
+from ._batch_app import batch
 from ._codes import Exit
 from ._order import DOUBT, Order
 from ._run import run
 from ._service import APP, Service, Underway
-from ._show import Show
+from ._show import Json, Show
 
-Json = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]
 Force = Annotated[bool, Parameter(name="--force", negative=(), show_default=False)]
 Every = Annotated[bool, Parameter(name="--all", negative=(), show_default=False)]
 Status = Literal["submitted", "processing", "succeed", "failed"]
@@ -39,6 +39,7 @@ app = App(
 )
 tasks = App(name="tasks", help="Look at tasks, wait for them, fetch their results.")
 app.command(tasks)
+app.command(batch)
 
 
 def entry(tokens: Sequence[str]) -> int:

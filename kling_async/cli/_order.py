@@ -4,7 +4,6 @@ What `edit` is asked for: its options, and the clip, points and edit that they s
 Decides, before any request, whether they make sense together. Knows nothing of what is done with them.
 """
 
-import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,7 +16,7 @@ from kling_async.edits import Addition, Edit, Removal, Swap
 from kling_async.errors import InvalidInputError
 from kling_async.models import Marks
 from kling_async.pictures import Image
-from kling_async.points import Point
+from kling_async.points import Point, spelled_point
 from kling_async.policy import RetryPolicy
 
 from ._codes import UsageError
@@ -25,8 +24,6 @@ from ._ending import check_target
 
 DOUBT = RetryPolicy().doubt
 """Seconds for which the library looks for the task of a create without an answer."""
-
-_SPOT = re.compile(r"(\d+):(-?\d*\.?\d+),(-?\d*\.?\d+)")
 
 
 @Parameter(name="*")
@@ -77,7 +74,7 @@ class Order:
         """
         found: dict[int, list[Point]] = {}
         for text in self.point:
-            frame_index, point = _spot(text)
+            frame_index, point = spelled_point("--point", text)
             found.setdefault(frame_index, []).append(point)
         return Marks(found)
 
@@ -136,17 +133,6 @@ class Order:
             check_external_task_id(self.key)
         if not self.yes and not (sys.stdin and sys.stdin.isatty()):
             raise UsageError("the paid edit is asked for first, and there is no terminal to ask on: pass --yes")
-
-
-def _spot(text: str) -> tuple[int, Point]:
-    found = _SPOT.fullmatch(text.strip())
-    if found is None:
-        raise InvalidInputError("--point", f"{text!r} is not FRAME:X,Y, such as 40:0.80,0.53")
-    try:
-        return int(found[1]), Point(float(found[2]), float(found[3]))
-    except InvalidInputError as error:
-        reason = f"{text}: {error.field} must lie from 0 to 1, so divide pixels by the frame's width and height"
-        raise InvalidInputError("--point", reason) from error
 
 
 def _image(text: str) -> Image:

@@ -126,9 +126,9 @@ class _Records(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """
-        What it warns of when it is cancelled is said better by the command itself.
+        What it warns of when it is cancelled, or a batch is paused, is said better by the command itself.
         """
-        if not self._show.stopping:
+        if not (self._show.stopping or getattr(record, "paused", False)):
             self._show.warning(record.getMessage())
 
 

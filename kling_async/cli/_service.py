@@ -20,7 +20,7 @@ from kling_async.client import KlingClient
 from kling_async.errors import InvalidInputError
 from kling_async.models import Task
 from kling_async.policy import PollPolicy, RetryPolicy
-from kling_async.stores import Intent, SqliteStore
+from kling_async.stores import Intent, IntentStore, SqliteStore
 from kling_async.transport import Transport
 
 from ._codes import CredentialsError
@@ -180,7 +180,7 @@ class Service:
         self,
         credentials: Credentials,
         *,
-        store: SqliteStore | None = None,
+        store: IntentStore | None = None,
         poll: PollPolicy | None = None,
         transport: Transport | None = None,
         retry: RetryPolicy | None = None,

@@ -9,17 +9,21 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Annotated, TypeVar
 
 import anyio
 import orjson
 from attrs import define, field
+from cyclopts import Parameter
 from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+Json = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]
+"""The option by which programs say that they listen."""
 NAME_WIDTH = 9
 """Columns that the names of stages take, so that what is said of them lines up."""
 _VERDICT_WIDTH = 11
@@ -90,6 +94,9 @@ class Stage:
         elapsed = Text(seconds(time.perf_counter() - self._since), style="dim")
         row.add_row(self._spinner, Text(f"{self.name:<{NAME_WIDTH}}", style="bold"), Text(self.doing), elapsed)
         return row
+
+
+S = TypeVar("S", bound=Stage)
 
 
 class _Lines(Console):
@@ -214,8 +221,14 @@ class Show:
         beside = self._live and self._errors.is_terminal
         (self._people if beside else self._errors).print(text)
 
-    @contextmanager
-    def stage(self, name: str, doing: str) -> Iterator[Stage]:
+    @property
+    def draws(self) -> bool:
+        """
+        Whether people see what goes on while it does.
+        """
+        return self._people.is_interactive
+
+    def stage(self, name: str, doing: str) -> AbstractContextManager[Stage]:
         """
         A step: live on a terminal while it goes on, one line when it is done, nothing when it fails.
 
@@ -223,8 +236,18 @@ class Show:
             name: A word.
             doing: What happens at first.
         """
-        stage = Stage(name, doing)
-        if self._people.is_interactive:
+        return self.following(Stage(name, doing))
+
+    @contextmanager
+    def following(self, stage: S) -> Iterator[S]:
+        """
+        The same for a step that is drawn in its own way.
+
+        Args:
+            stage: The step.
+        """
+        name = stage.name
+        if self.draws:
             with Live(stage, console=self._people, transient=True, refresh_per_second=10):
                 self._live = True
                 try:

@@ -41,6 +41,9 @@ NO_TASK = frozenset({1203, "task_not_exist"})
 
 _OPTIONS = {
     "external_task_id": "--key",
+    "account": "--account",
+    "budget": "--budget",
+    "database": "--database",
     "doubt": "--doubt",
     "frame_index": "--point",
     "host and port": "--port",
@@ -52,6 +55,7 @@ _OPTIONS = {
     "points": "--point",
     "prompt": "--prompt",
     "quota": "--quota",
+    "slots": "--slots",
     "task_seconds": "--task-seconds",
     "video_id": "source",
     "video_url": "source",

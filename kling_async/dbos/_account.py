@@ -7,7 +7,9 @@ from collections.abc import Collection
 from typing import Final, Literal
 
 import sqlalchemy as sa
-from attrs import define
+from attrs import define, field
+
+from kling_async.errors import InvalidInputError
 
 from ._database import Database
 from ._tables import ACCOUNTS, TABLES, WORKERS, insert
@@ -20,6 +22,34 @@ CALM: Final = 5.0
 """Seconds in which further refusals are one and the same."""
 
 
+def checked_account(value: object) -> str:
+    """
+    The name of an account.
+
+    Raises:
+        InvalidInputError: It cannot be one.
+    """
+    if not isinstance(value, str) or not value.replace("-", "").replace("_", "").isalnum() or not value.isascii():
+        raise InvalidInputError("account", "must be a name of letters, digits, - and _; it is no key")
+    return value
+
+
+def checked_slots(value: object) -> int | Literal["learned"] | None:
+    """
+    How many tasks may run at once, as it is said.
+
+    Raises:
+        InvalidInputError: It cannot be that.
+    """
+    if value is None:
+        return None
+    if value == "learned":
+        return "learned"
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidInputError("slots", f"must be a whole number from 1, or 'learned', not {value!r}")
+    return value
+
+
 @define(eq=False, repr=False)
 class Account:
     """
@@ -30,6 +60,8 @@ class Account:
     """Where it is kept."""
     name: str
     """Its name."""
+    _learning: bool = field(default=False, init=False)
+    """Whether its slots are learned, as it was when this was made ready."""
 
     async def make(self, slots: int | Literal["learned"] | None) -> int:
         """
@@ -50,19 +82,22 @@ class Account:
             stands = sa.true() if slots is None else ACCOUNTS.c.learning if learning else sa.false()
             if not insert(connection, ACCOUNTS, {"account": self.name, "refused_at": 0.0, **changed}):
                 connection.execute(sa.update(ACCOUNTS).where(mine, sa.not_(stands)).values(**changed))
-            return int(connection.execute(sa.select(ACCOUNTS.c.slots).where(mine)).scalar_one())
+            row = connection.execute(sa.select(ACCOUNTS).where(mine)).mappings().one()
+            self._learning = bool(row["learning"])
+            return int(row["slots"])
 
         return await self.database.transact(work)
 
-    async def pause(self, reason: str | None) -> None:
+    async def pause(self, reason: str | None) -> bool:
         """
-        Let no further task be created, and say why; None lets them be created again.
+        Let no further task be created, and say why; None lets them be created again. Whether that is new.
 
         Raises:
             StoreError: The database cannot be used.
         """
-        said = sa.update(ACCOUNTS).where(ACCOUNTS.c.account == self.name).values(paused=reason)
-        await self.database.transact(lambda connection: connection.execute(said))
+        stands = ACCOUNTS.c.paused.is_not(None) if reason is None else ACCOUNTS.c.paused.is_(None)
+        said = sa.update(ACCOUNTS).where(ACCOUNTS.c.account == self.name, stands).values(paused=reason)
+        return await self.database.transact(lambda connection: connection.execute(said).rowcount > 0)
 
     async def paused(self) -> str | None:
         """
@@ -72,7 +107,7 @@ class Account:
             StoreError: The database cannot be used.
         """
         asked = sa.select(ACCOUNTS.c.paused).where(ACCOUNTS.c.account == self.name)
-        return await self.database.transact(lambda connection: connection.execute(asked).scalar())
+        return await self.database.read(lambda connection: connection.execute(asked).scalar())
 
     async def learned(self, *, refused: bool) -> int | None:
         """
@@ -81,6 +116,8 @@ class Account:
         Raises:
             StoreError: The database cannot be used.
         """
+        if not refused and not self._learning:
+            return None
 
         def work(connection: sa.Connection) -> int | None:
             mine, now = ACCOUNTS.c.account == self.name, time.time()
@@ -123,4 +160,4 @@ class Account:
             alive = {row["executor"] for row in found if now - row["seen_at"] < lease}
             return tuple(each for each in executors if each not in alive)
 
-        return await self.database.transact(work)
+        return await self.database.read(work)

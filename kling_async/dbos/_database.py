@@ -8,8 +8,9 @@ nothing of edits: what is kept is `_records.py`'s, and the engine keeps its own 
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import current_thread
 from typing import Final, TypeVar
 
 import anyio
@@ -20,6 +21,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from kling_async._exchange import log
 from kling_async.errors import InvalidInputError, StoreError
+from kling_async.stores import IntentStore, PostgresStore, SqliteStore
 
 T = TypeVar("T")
 
@@ -31,8 +33,15 @@ OUTAGE: Final = 120.0
 """Seconds that a database may be away, as while it is started anew."""
 AGAIN: Final = 0.25
 """Seconds between two tries meanwhile, at first; they double up to eight times that."""
+IDLE: Final = 30.0
+"""Seconds for which a process that was stopped in the midst of a transaction keeps others from what it has changed."""
 SCHEMA: Final = "kling"
 """Where our tables stand in Postgres."""
+_HOPELESS: Final = ("authentication failed", "does not exist", "no password", "pg_hba.conf", "resolve host")
+"""Words of a server, or about it, that waiting does not change."""
+_ALONE: Final = "BEGIN IMMEDIATE"
+_CLAIMING: Final = "queue-worker-"
+"""How the engine's threads are called that take jobs from a queue."""
 _LOCKS: Final = 0x6B6C696E
 """The space of our advisory locks: `klin`."""
 
@@ -42,13 +51,27 @@ def _set_up(connection: object, _record: object) -> None:
     connection.isolation_level = "IMMEDIATE"  # type: ignore[attr-defined]
     for pragma in (f"busy_timeout={BUSY}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")  # type: ignore[attr-defined]
+    # From Python 3.12 on the engine asks for `unixepoch('subsec')`, which SQLite knows since 3.42: Debian 12 has none.
+    connection.create_function("unixepoch", 1, lambda _kind: time.time())  # type: ignore[attr-defined]
+
+
+def _bound(connection: object, _record: object) -> None:
+    """A session to a server ends with a transaction that nobody goes on with."""
+    connection.execute(f"SET idle_in_transaction_session_timeout = {int(1000 * IDLE)}")  # type: ignore[attr-defined]
+    connection.commit()  # type: ignore[attr-defined]
+
+
+def _claim(connection: sa.Connection) -> None:
+    """The engine counts what runs before it takes more: two that count at once would both take the last slot."""
+    if current_thread().name.startswith(_CLAIMING):
+        connection.exec_driver_sql(_ALONE)
 
 
 def _read(url: object) -> sa.URL:
     advice = "must be sqlite:///FILE or postgresql://USER@HOST/DATABASE"
     try:
         read = sa.make_url(url) if isinstance(url, str) else None
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         read = None
     if read is None or read.get_backend_name() not in {"sqlite", "postgresql"}:
         # Not as it came: it may hold a password.
@@ -56,7 +79,7 @@ def _read(url: object) -> sa.URL:
     if read.get_backend_name() == "sqlite":
         if read.database in {None, "", ":memory:"}:
             raise InvalidInputError("database", f"{advice}; a batch in memory would not survive")
-        return read
+        return read.set(drivername="sqlite")
     return read.set(drivername="postgresql+psycopg")
 
 
@@ -77,17 +100,25 @@ class Database:
     """The same connections; the batch's own tables are found through it without a schema's name."""
 
     def __repr__(self) -> str:
-        return f"Database({self.url.render_as_string(hide_password=True)})"
+        # A query may hold a password too.
+        return f"Database({self.url.set(query={}).render_as_string(hide_password=True)})"
 
     def __attrs_post_init__(self) -> None:
-        self.pool = sa.create_engine(
-            self.url, pool_size=CONNECTIONS, max_overflow=0, pool_timeout=OUTAGE, pool_pre_ping=not self.on_file
-        )
+        try:
+            self.pool = sa.create_engine(
+                self.url, pool_size=CONNECTIONS, max_overflow=0, pool_timeout=OUTAGE, pool_pre_ping=not self.on_file
+            )
+        except ImportError as error:
+            raise InvalidInputError("database", "needs more: pip install 'kling-async[dbos,postgres]'") from error
         self.engine = self.pool
         if self.on_file:
             sa.event.listen(self.pool, "connect", _set_up)
+            sa.event.listen(self.pool, "begin", _claim)
         else:
-            self.engine = self.pool.execution_options(schema_translate_map={None: SCHEMA})
+            sa.event.listen(self.pool, "connect", _bound)
+            # Not with the cache of compiled statements that the engine of workflows fills: `SELECT 1` is the same text
+            # with another map of schemas, which SQLAlchemy refuses.
+            self.engine = self.pool.execution_options(schema_translate_map={None: SCHEMA}, compiled_cache={})
 
     @property
     def on_file(self) -> bool:
@@ -110,6 +141,14 @@ class Database:
         said = "(julianday('now') - 2440587.5) * 86400.0" if self.on_file else "extract(epoch from clock_timestamp())"
         return sa.text(said)
 
+    def store(self) -> IntentStore:
+        """
+        Where the intents of its paid creates are kept: beside the file, or in the same database.
+        """
+        if not self.on_file:
+            return PostgresStore(self.plain)
+        return SqliteStore(self.path.with_name(f"{self.path.name}.intents"))
+
     async def make(self, tables: sa.MetaData) -> None:
         """
         Make the tables that are not there; several processes may do so at once.
@@ -121,7 +160,7 @@ class Database:
         def work() -> None:
             if self.on_file:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.engine.begin() as connection:
+            with self._begun() as connection:
                 if not self.on_file:
                     connection.execute(sa.text("SELECT pg_advisory_xact_lock(:space, 0)"), {"space": _LOCKS})
                     connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
@@ -129,26 +168,47 @@ class Database:
 
         await self.run(work)
 
-    async def run(self, work: Callable[[], T]) -> T:
+    async def holds(self, table: sa.Table) -> bool:
+        """
+        Whether a table of ours is there; nothing is made.
+
+        Raises:
+            StoreError: It cannot be used.
+        """
+
+        def work() -> bool:
+            if self.on_file and not self.path.exists():
+                return False
+            return sa.inspect(self.pool).has_table(table.name, None if self.on_file else SCHEMA)
+
+        try:
+            # Whoever asks this has named it just now, and may have misspelt it.
+            return await self.run(work, outage=0.0)
+        finally:
+            # It need never be opened.
+            self.close()
+
+    async def run(self, work: Callable[[], T], *, outage: float = OUTAGE) -> T:
         """
         Work in a thread; where the database is away, once more until it is back.
 
         Args:
             work: A whole transaction, which may be done twice.
+            outage: Seconds for which it is waited for.
 
         Raises:
             StoreError: It cannot be used.
         """
-        until, pause = time.monotonic() + OUTAGE, AGAIN
+        until, pause = time.monotonic() + outage, AGAIN
         while True:
             try:
                 return await to_thread.run_sync(work)
             except DBAPIError as error:
                 if not _is_away(error) or time.monotonic() > until:
-                    raise self._unusable(error) from error
+                    raise self.unusable(error) from error
                 log.info("%r does not answer; asked again in %.1f s", self, pause)
             except (SQLAlchemyError, OSError) as error:
-                raise self._unusable(error) from error
+                raise self.unusable(error) from error
             await anyio.sleep(pause)
             pause = min(2 * pause, 8 * AGAIN)
 
@@ -161,14 +221,40 @@ class Database:
         """
 
         def alone() -> T:
+            with self._begun() as connection:
+                return work(connection)
+
+        return await self.run(alone)
+
+    async def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """
+        The same where nothing is changed, so that nobody need wait.
+
+        Raises:
+            StoreError: It cannot be used.
+        """
+
+        def alone() -> T:
             with self.engine.begin() as connection:
                 return work(connection)
 
         return await self.run(alone)
 
-    def _unusable(self, error: Exception) -> StoreError:
+    @contextmanager
+    def _begun(self) -> Iterator[sa.Connection]:
+        with self.engine.begin() as connection:
+            if self.on_file:
+                # By itself the driver begins with the first change, and what was read before may be over by then.
+                connection.exec_driver_sql(_ALONE)
+            yield connection
+
+    def unusable(self, error: Exception) -> StoreError:
+        """
+        What to raise where it failed so; its password is not told.
+        """
         cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-        return StoreError(f"{self!r} cannot be used: {type(cause).__name__}: {str(cause).strip().splitlines()[0]}")
+        said = str(cause).strip().partition("\n")[0]
+        return StoreError(f"{self!r} cannot be used: {type(cause).__name__}: {said}")
 
     def lock(self, name: str) -> "Lock | None":
         """
@@ -213,7 +299,7 @@ def _is_away(error: DBAPIError) -> bool:
     said = str(error.orig).lower()
     locked = "database is locked" in said
     starting = "starting up" in said or "shutting down" in said or "connection" in said or "server closed" in said
-    return error.connection_invalidated or locked or starting
+    return error.connection_invalidated or locked or (starting and not any(words in said for words in _HOPELESS))
 
 
 @define(eq=False, repr=False)
@@ -252,7 +338,6 @@ class Lock:
         return True
 
     def _session_taken(self) -> bool:
-        asked = {"space": _LOCKS, "number": zlib.crc32(self._name.encode()) - (1 << 31)}
         if self._connection is not None:
             try:
                 self._connection.execute(sa.text("SELECT 1"))
@@ -264,7 +349,7 @@ class Lock:
                 return True
         connection = self._database.engine.connect()
         try:
-            if connection.execute(sa.text("SELECT pg_try_advisory_lock(:space, :number)"), asked).scalar():
+            if connection.execute(sa.text("SELECT pg_try_advisory_lock(:space, :number)"), self._number).scalar():
                 connection.commit()
                 self._connection = connection
                 return True
@@ -275,6 +360,10 @@ class Lock:
             if self._connection is None:
                 connection.close()
         return False
+
+    @property
+    def _number(self) -> dict[str, int]:
+        return {"space": _LOCKS, "number": zlib.crc32(self._name.encode()) - (1 << 31)}
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -290,4 +379,8 @@ class Lock:
         descriptor, self._file = self._file, None
         if descriptor is not None:
             os.close(descriptor)
+        if self._connection is not None:
+            with suppress(DBAPIError):
+                # The server takes a moment to see that a session has ended.
+                self._connection.execute(sa.text("SELECT pg_advisory_unlock(:space, :number)"), self._number)
         self._drop()

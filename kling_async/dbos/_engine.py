@@ -8,22 +8,27 @@ process holds one engine, so that what it runs for is kept here. Source: https:/
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
+import anyio
 import sqlalchemy as sa
 from anyio.lowlevel import current_token
 from anyio.to_thread import run_sync
 from attrs import define, field
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, EnqueueOptions, Queue
+from sqlalchemy.exc import SQLAlchemyError
 
 from kling_async._exchange import log
-from kling_async.errors import StoreError
+from kling_async.errors import ClosedError, StoreError
 
 from ._database import Database
 from ._entries import BEGUN
 from ._work import JSON, Worker
+
+T = TypeVar("T")
 
 APP: Final = "kling-async"
 VERSION: Final = "1"
@@ -60,6 +65,9 @@ class _Here:
     worker: Worker | None = None
     running: set["asyncio.Task[object]"] = field(factory=set)
     ids: set[str] = field(factory=set)
+    trouble: BaseException | None = None
+    """What no job is to be blamed for, such as a gate's own mistake."""
+    troubled: anyio.Event = field(factory=anyio.Event)
 
 
 _here: Final = _Here()
@@ -84,7 +92,8 @@ async def _edit(key: str, attempt: int) -> JSON:
     """One attempt at one job."""
     worker, task, name = _here.worker, asyncio.current_task(), DBOS.workflow_id
     if worker is None or task is None or name is None:
-        raise StoreError("no worker runs here")
+        # Handed out while this worker left: it stays where it is, for whoever comes next.
+        raise asyncio.CancelledError
     _here.running.add(task)
     _here.ids.add(name)
     try:
@@ -95,7 +104,7 @@ async def _edit(key: str, attempt: int) -> JSON:
 
 
 async def _steps(worker: Worker, key: str, attempt: int) -> JSON:
-    entry = await worker.records.get(key)
+    entry = await _kept(partial(worker.records.get, key))
     if entry is None or entry.attempt != attempt or entry.state not in BEGUN:
         # Cancelled, ended by a worker that died before the engine heard of it, or begun anew meanwhile.
         return {"state": "settled"}
@@ -103,16 +112,34 @@ async def _steps(worker: Worker, key: str, attempt: int) -> JSON:
     reserved: JSON = prepared
     submitted: JSON = {}
     if "ended" not in prepared:
-        reserved = await _step("reserve", partial(worker.reserve, entry, prepared))
+        # The job's own row remembers what is reserved, and how it ended: a second note of the engine's adds nothing.
+        reserved = await _kept(partial(worker.reserve, entry, prepared))
     if "ended" not in reserved:
         submitted = await _step("submit", partial(worker.submit, entry, prepared))
-    return await _step("finish", partial(worker.finish, entry, {**prepared, **reserved}, submitted))
+    return await _kept(partial(worker.finish, entry, {**prepared, **reserved}, submitted))
 
 
 async def _step(name: str, work: Callable[[], Coroutine[object, object, JSON]]) -> JSON:
     # Never with the engine's own retries: what may be repeated is decided in `_work.py`.
-    result: JSON = await DBOS.run_step_async({"name": name}, work)
+    result: JSON = await DBOS.run_step_async({"name": name}, partial(_kept, work))
     return result
+
+
+async def _kept(work: Callable[[], Coroutine[object, object, T]]) -> T:
+    """
+    Its result. An error would be the engine's last word on a job: a job that is cut off instead is taken up again.
+    """
+    try:
+        return await work()
+    except asyncio.CancelledError:
+        raise
+    except (ClosedError, StoreError) as error:
+        log.warning("a job is put back: %s", error)
+        raise asyncio.CancelledError from error
+    except BaseException as error:
+        _here.trouble = error
+        _here.troubled.set()
+        raise asyncio.CancelledError from error
 
 
 @define(eq=False, repr=False)
@@ -199,7 +226,16 @@ class Engine:
         """
         if _here.worker is not None:
             raise StoreError("this process works for a batch already: one runner serves at a time")
-        _here.worker = worker
+        _here.worker, _here.trouble, _here.troubled = worker, None, anyio.Event()
+        try:
+            self._start(executor)
+        except BaseException as error:
+            await self.leave()
+            if isinstance(error, SQLAlchemyError):
+                raise self.database.unusable(error) from error
+            raise
+
+    def _start(self, executor: str) -> None:
         engine_log = logging.getLogger("dbos")
         if not engine_log.handlers:
             engine_log.addHandler(_Passing(logging.ERROR))
@@ -221,6 +257,14 @@ class Engine:
         DBOS.listen_queues([self.queue])
         DBOS.launch()
 
+    async def troubled(self) -> None:
+        """
+        Wait until the work meets what no job is to be blamed for, such as a gate's own mistake, and raise it.
+        """
+        await _here.troubled.wait()
+        assert _here.trouble is not None
+        raise _here.trouble
+
     async def leave(self) -> None:
         """
         Stop working: what runs is cut off, and goes on wherever it is taken up.
@@ -229,6 +273,8 @@ class Engine:
         await run_sync(DBOS.destroy)
         # The queue may have handed out more until then.
         await self._cut()
+        # The loop's own threads were the engine's, and ended with it.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))
         _here.worker = None
 
     async def _cut(self) -> None:

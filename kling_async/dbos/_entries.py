@@ -27,6 +27,8 @@ AGAIN: Final[frozenset[State]] = frozenset({"failed", "declined", "refused", "un
 """Ends after which a job may be begun once more."""
 LARGE: Final = 4096
 """Letters from which a picture is kept apart."""
+_FOREIGN: Final = "extra"
+"""What an edit holds that is none of our own."""
 
 
 @frozen(kw_only=True)
@@ -50,12 +52,21 @@ class Entry:
     """The job as it was submitted."""
     state: State
     cost: int
-    """Millionths of units that its ended runs did cost, or might have where nobody knows."""
+    """Millionths of units that its earlier runs did cost, or might have where nobody knows."""
     outcome: Mapping[str, object]
     """What came of it, as far as it has ended."""
     made_at: float
     """Unix time."""
     ended_at: float | None
+
+    @property
+    def owed(self) -> bool:
+        """
+        Whether what ended it has nothing to do with it, or its result is there and was not fetched.
+        """
+        if self.state == "failed":
+            return self.outcome.get("stage") == "finish" and not self.outcome.get("task_failed")
+        return True
 
     @property
     def paid_job(self) -> Job:
@@ -64,6 +75,22 @@ class Entry:
         if self.run == 1:
             return job
         return Job(job.video_url, video_id=job.video_id, marks=job.marks, edit=job.edit, key=f"{self.key}~{self.run}")
+
+
+@frozen(kw_only=True)
+class Kept:
+    """
+    What is told of a job without reading it.
+    """
+
+    batch: str
+    """What it belongs to."""
+    state: State
+    """How it stands."""
+    output: str
+    """The result's file, under the worker's folder."""
+    payload: str
+    """The digest of its edit."""
 
 
 @frozen(kw_only=True)
@@ -142,7 +169,7 @@ def _apart(connection: sa.Connection, value: object) -> object:
         return value
     wire = value.get("wire")
     if not isinstance(wire, str) or len(wire) < LARGE:
-        return {name: _apart(connection, each) for name, each in value.items()}
+        return {name: each if name == _FOREIGN else _apart(connection, each) for name, each in value.items()}
     digest = hashlib.sha256(wire.encode()).hexdigest()
     insert(connection, PICTURES, {"sha256": digest, "wire": wire})
     return {"sha256": digest}
@@ -154,7 +181,7 @@ def _whole(connection: sa.Connection, value: object) -> object:
     if not isinstance(value, dict):
         return value
     if value.keys() != {"sha256"}:
-        return {name: _whole(connection, each) for name, each in value.items()}
+        return {name: each if name == _FOREIGN else _whole(connection, each) for name, each in value.items()}
     asked = sa.select(PICTURES.c.wire).where(PICTURES.c.sha256 == value["sha256"])
     return {"wire": connection.execute(asked).scalar_one()}
 

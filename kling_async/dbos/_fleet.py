@@ -23,8 +23,10 @@ PLACES: Final = 1_000
 """Workers of one database at most."""
 BEAT: Final = 5.0
 """Seconds between two signs of life, and two looks for places that nobody holds."""
+MISSED: Final = 3
+"""Signs of life that a worker may miss in a row before a place that nobody holds means that it is gone."""
 REAPING: Final = "reaping"
-"""The lock of whoever looks, one at a time."""
+"""The lock of whoever looks, one at a time for each account."""
 
 
 @define(eq=False, repr=False)
@@ -76,6 +78,8 @@ class Fleet:
     """Seconds between two signs of its own."""
     _doubted: frozenset[str] = field(default=frozenset(), init=False)
     """Held in our name and unknown here, at the last look."""
+    _steady: float = field(default=0.0, init=False)
+    """From when on the signs of the others tell something."""
 
     async def run(self) -> None:
         """
@@ -84,22 +88,32 @@ class Fleet:
         Raises:
             StoreError: The database cannot be used, or another has taken this place.
         """
+        last = anyio.current_time()
         while True:
             await self.account.seen(self.place.name)
+            now = anyio.current_time()
+            if now - last > 2 * self.beat:
+                # We were stopped, or the database was away: then the others could show no signs of life either.
+                self._steady = now + MISSED * self.beat
+            last = now
             if not await self.place.database.run(self.place.lock.taken):
                 raise StoreError(f"place {self.place.name} is held by another worker now: start this one again")
-            await self._look()
+            if now >= self._steady:
+                await self._look()
             await anyio.sleep(self.beat)
 
     async def _look(self) -> None:
-        database = self.place.database
-        turn = await database.run(lambda: database.lock(REAPING))
-        if turn is None:
+        database, name = self.place.database, f"{REAPING}-{self.account.name}"
+        turn = await database.run(lambda: database.lock(name))
+        # Whoever has it may hang in the midst of it, and never let it go.
+        if turn is None and not await self.account.silent((name,), self.lease):
             return
         try:
+            await self.account.seen(name)
             await self._reap()
         finally:
-            await run_sync(turn.release)
+            if turn is not None:
+                await run_sync(turn.release)
 
     async def _reap(self) -> None:
         held = await self.engine.holders()
@@ -108,9 +122,12 @@ class Fleet:
         lost, self._doubted = self._doubted & ours, ours
         if lost:
             await self.engine.hand_on(tuple(lost))
-        silent = set(await self.account.silent(tuple(held), self.lease))
+        others = tuple(held)
+        silent = set(await self.account.silent(others, self.lease))
+        # A server that was started anew has let go of all places; those who live take theirs again.
+        quiet = set(await self.account.silent(others, MISSED * self.beat))
         for name, jobs in held.items():
-            if name in silent or await self._is_free(name):
+            if name in silent or (name in quiet and await self._is_free(name)):
                 log.warning("worker %s is gone: its %d jobs are handed on", name or "?", len(jobs))
                 await self.engine.hand_on(jobs)
 

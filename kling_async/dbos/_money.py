@@ -12,9 +12,27 @@ import orjson
 import sqlalchemy as sa
 from attrs import define
 
+from kling_async.errors import InvalidInputError
+
 from ._database import Database
 from ._entries import BEGUN, Entry, State
 from ._tables import BATCHES, JOBS, insert, millionths, units
+
+
+def checked_budget(units: Decimal | int | None) -> Decimal | None:
+    """
+    What a batch may cost, as it is said; None is no bound.
+
+    Raises:
+        InvalidInputError: It is no number from 0.
+    """
+    try:
+        value = None if units is None else Decimal(units)
+    except (ArithmeticError, TypeError, ValueError):
+        value = Decimal("nan")
+    if value is not None and (not value.is_finite() or value < 0):
+        raise InvalidInputError("budget", f"must be a number of units from 0, not {units!r}")
+    return value
 
 
 @define(eq=False, repr=False)
@@ -49,13 +67,16 @@ class Money:
 
         await self.database.transact(work)
 
-    async def reserve(self, entry: Entry, worst: Decimal | None) -> str | None:
+    async def reserve(self, entry: Entry, worst: Decimal | None, *, paid: bool = False) -> str | None:
         """
         Take what an edit may cost from the budget; None when it may run, else why it must not.
+
+        What an earlier attempt at the same run left taken is not taken twice.
 
         Args:
             entry: The job.
             worst: Units that it may cost at most; None is unknown.
+            paid: Whether its task is there already, so that there is nothing to refuse any more.
 
         Raises:
             StoreError: The database cannot be used.
@@ -63,20 +84,24 @@ class Money:
 
         def work(connection: sa.Connection) -> str | None:
             # The batch's row first, and held: no two workers spend the same units.
-            held = sa.select(BATCHES).where(*self._of(entry.batch)).with_for_update()
-            money = connection.execute(held).mappings().one()
+            locked = sa.select(BATCHES).where(*self._of(entry.batch)).with_for_update()
+            money = connection.execute(locked).mappings().one()
             kept = connection.execute(sa.select(JOBS).where(*self._is(entry.key))).mappings().one()
-            if kept["attempt"] != entry.attempt or kept["state"] != "waiting":
-                # Running already, before a worker died on it: its units are taken.
-                return None if kept["state"] == "running" else "it was cancelled"
-            cost = 0 if worst is None else millionths(worst)
-            if money["budget"] is not None:
+            if kept["attempt"] != entry.attempt or kept["state"] not in BEGUN:
+                return "it was cancelled"
+            if kept["state"] == "running":
+                # Already, before a worker died on it: its units are taken.
+                return None
+            held, cost = kept["reserved"], 0 if worst is None else millionths(worst)
+            if paid:
+                cost = held or cost
+            elif money["budget"] is not None:
                 if worst is None:
                     return "nobody knows beforehand what it costs, so that no budget covers it"
-                if money["spent"] + cost > money["budget"]:
-                    left = units(max(0, money["budget"] - money["spent"]))
-                    return f"it may cost {worst:f} units, and {left:f} of the budget are left"
-            self._change(connection, entry, cost, {"state": "running", "reserved": cost})
+                left = money["budget"] - money["spent"] + held
+                if cost > left:
+                    return f"it may cost {worst:f} units, and {units(max(0, left)):f} of the budget are left"
+            self._change(connection, entry, cost - held, {"state": "running", "reserved": cost})
             return None
 
         return await self.database.transact(work)
@@ -103,7 +128,7 @@ class Money:
             held = kept["reserved"]
             came = held if cost is None else millionths(cost)
             said = {"state": state, "outcome": orjson.dumps(outcome).decode(), "ended_at": time.time()}
-            self._change(connection, entry, came - held, {**said, "reserved": 0, "cost": kept["cost"] + came})
+            self._change(connection, entry, came - held, {**said, "reserved": came})
 
         await self.database.transact(work)
 

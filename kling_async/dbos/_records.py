@@ -15,8 +15,8 @@ from attrs import define
 from kling_async.errors import KeyConflictError
 
 from ._database import Database
-from ._entries import AGAIN, Counts, Entry, State, Wish, entry_of, row_of, workflow_id
-from ._tables import ACCOUNTS, BATCHES, JOBS, insert, units
+from ._entries import AGAIN, Counts, Entry, Kept, State, Wish, entry_of, row_of, workflow_id
+from ._tables import ACCOUNTS, BATCHES, JOBS, insert, insert_all, units
 
 Enqueue: TypeAlias = Callable[[sa.Connection, str, int, str], None]
 """Tells the engine of an attempt: connection, key, number, workflow id."""
@@ -51,18 +51,20 @@ class Records:
         """
 
         def work(connection: sa.Connection) -> int:
-            new = 0
             insert(connection, BATCHES, {"account": self.account, "batch": batch, "spent": 0})
-            for wish in wishes:
-                row = row_of(connection, self.account, batch, wish)
-                key = str(row["key"])
-                if insert(connection, JOBS, row):
-                    enqueue(connection, key, 1, workflow_id(self.account, wish.job, 1))
-                    new += 1
-                elif connection.execute(sa.select(JOBS.c.payload).where(*self._is(key))).scalar() != row["payload"]:
-                    text = f"{key!r} already stands for another edit: another edit needs another key"
+            rows = [row_of(connection, self.account, batch, wish) for wish in wishes]
+            new = insert_all(connection, JOBS, rows, JOBS.c.key)
+            asked = sa.select(JOBS.c.key, JOBS.c.payload).where(JOBS.c.account == self.account)
+            found = connection.execute(asked.where(JOBS.c.key.in_([row["key"] for row in rows])))
+            kept = {row.key: row.payload for row in found}
+            for wish, row in zip(wishes, rows, strict=True):
+                if kept[row["key"]] != row["payload"]:
+                    text = f"{row['key']!r} already stands for another edit: another edit needs another key"
                     raise KeyConflictError(text, external_task_id=wish.job.external_task_id or "")
-            return new
+            jobs = {wish.job.key: wish.job for wish in wishes}
+            for key in new:
+                enqueue(connection, str(key), 1, workflow_id(self.account, jobs[str(key)], 1))
+            return len(new)
 
         return await self.database.transact(work)
 
@@ -106,7 +108,38 @@ class Records:
         def work(connection: sa.Connection) -> tuple[Entry, ...]:
             return tuple(entry_of(connection, row) for row in connection.execute(asked).mappings().all())
 
-        return await self.database.transact(work)
+        return await self.database.read(work)
+
+    async def kept(self, batch: str | None = None) -> dict[str, Kept]:
+        """
+        All jobs by key, as far as that takes no reading of their edits.
+
+        Args:
+            batch: Of this batch alone.
+
+        Raises:
+            StoreError: The database cannot be used.
+        """
+        asked = sa.select(JOBS.c.key, JOBS.c.batch, JOBS.c.state, JOBS.c.output, JOBS.c.payload)
+        asked = asked.where(JOBS.c.account == self.account)
+        if batch is not None:
+            asked = asked.where(JOBS.c.batch == batch)
+
+        def work(connection: sa.Connection) -> dict[str, Kept]:
+            found = connection.execute(asked)
+            return {key: Kept(batch=of, state=state, output=file, payload=edit) for key, of, state, file, edit in found}
+
+        return await self.database.read(work)
+
+    async def batches(self) -> tuple[str, ...]:
+        """
+        The names of all batches.
+
+        Raises:
+            StoreError: The database cannot be used.
+        """
+        asked = sa.select(BATCHES.c.batch).where(BATCHES.c.account == self.account).order_by(BATCHES.c.batch)
+        return await self.database.read(lambda connection: tuple(connection.execute(asked).scalars()))
 
     async def again(self, entries: Sequence[Entry], enqueue: Enqueue) -> int:
         """
@@ -123,7 +156,10 @@ class Records:
             begun = 0
             for entry in entries:
                 attempt, fresh = entry.attempt + 1, bool(entry.outcome.get("task_failed"))
-                values = {"attempt": attempt, "run": entry.run + fresh, "state": "waiting", "outcome": None}
+                values = {"attempt": attempt, "state": "waiting", "outcome": None}
+                if fresh:
+                    # What the run before came to is one thing, what this one may cost another.
+                    values |= {"run": entry.run + 1, "cost": JOBS.c.cost + JOBS.c.reserved, "reserved": 0}
                 stands = JOBS.c.attempt == entry.attempt, JOBS.c.state.in_(AGAIN)
                 if connection.execute(sa.update(JOBS).where(*self._is(entry.key), *stands).values(**values)).rowcount:
                     enqueue(connection, entry.key, attempt, workflow_id(self.account, entry.job, attempt))
@@ -181,4 +217,4 @@ class Records:
                 ended_at=tuple(connection.execute(ends.limit(LATEST)).scalars()),
             )
 
-        return await self.database.transact(work)
+        return await self.database.read(work)

@@ -7,7 +7,7 @@ Files appear whole or not at all. Neither holds a secret: signed links are left 
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +17,7 @@ import orjson
 from attrs import asdict, frozen
 
 import kling_async
+from kling_async._parts import _held
 from kling_async.models import Task
 
 from ._entries import Entry, State
@@ -145,22 +146,44 @@ def written(path: Path, data: bytes) -> None:
     Put a file in its place, whole and on the disk, over what was there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("wb") as file:
+    part = path.with_name(f"{path.name}.part")
+    file = part.open("ab")
+    # What a writer left that was killed is written over; past one that lives, which may hang.
+    if not _held(part, file.fileno()):
+        file.close()
+        part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+        file = part.open("xb")
+    with file:
+        try:
+            file.truncate(0)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def recorded(path: Path, told: Callable[[Mapping[str, object]], dict[str, object]]) -> dict[str, object]:
+    """
+    Put the record of a file beside it.
+
+    Args:
+        path: The file.
+        told: What stands in it, from what is known of the file.
+    """
+    whole = told(digest(path))
+    written(beside(path), orjson.dumps(whole, option=orjson.OPT_INDENT_2))
+    return whole
 
 
 def saved(path: Path, task_id: str) -> dict[str, object] | None:
     """
-    What the record beside a file says of it, if it is this task's result and as it was; None where it must be fetched.
+    What the record beside a file says of it, if it is this task's result and as it was; None where it must be fetched,
+    and its folder is there then.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         told = orjson.loads(beside(path).read_bytes())
         there = digest(path)

@@ -16,22 +16,24 @@ import anyio
 from anyio.to_thread import run_sync
 from attrs import define, field
 
+from kling_async._outputs import check_output
 from kling_async.batch import Gate
 from kling_async.client import KlingClient
 from kling_async.errors import ClosedError, InvalidInputError, NotFoundError
 from kling_async.jobs import Job
 from kling_async.policy import check_seconds
-from kling_async.stores import IntentStore, PostgresStore, SqliteStore
+from kling_async.stores import IntentStore
 
-from ._account import Account
+from ._account import Account, checked_account, checked_slots
 from ._database import Database
 from ._engine import Engine, check_loop
-from ._entries import AGAIN, BEGUN, Entry, State, Wish
+from ._entries import AGAIN, BEGUN, Entry, Kept, State, Wish
 from ._fleet import Fleet, Place
-from ._money import Money
+from ._money import Money, checked_budget
 from ._records import Records
 from ._results import INDEX, BatchResult, index, written
 from ._status import BatchStatus
+from ._tables import JOBS
 from ._work import Worker
 
 CHUNK = 200
@@ -52,22 +54,6 @@ def _from_env(store: IntentStore) -> KlingClient:
     return KlingClient.from_env(store=store)
 
 
-def _checked_account(value: object) -> str:
-    if not isinstance(value, str) or not value.replace("-", "").replace("_", "").isalnum() or not value.isascii():
-        raise InvalidInputError("account", "must be a name of letters, digits, - and _; it is no key")
-    return value
-
-
-def _checked_slots(value: object) -> int | Literal["learned"] | None:
-    if value is None:
-        return None
-    if value == "learned":
-        return "learned"
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidInputError("slots", f"must be a whole number from 1, or 'learned', not {value!r}")
-    return value
-
-
 @define(eq=False, repr=False)
 class DbosRunner:
     """
@@ -86,9 +72,9 @@ class DbosRunner:
 
     _database: Database = field(converter=Database)
     """URL: `sqlite:///FILE` or `postgresql://USER@HOST/DATABASE`."""
-    account: str = field(default="default", kw_only=True, converter=_checked_account)
+    account: str = field(default="default", kw_only=True, converter=checked_account)
     """Whose tasks these are, by a name of your own; its workers share one limit."""
-    slots: int | Literal["learned"] | None = field(default=None, kw_only=True, converter=_checked_slots)
+    slots: int | Literal["learned"] | None = field(default=None, kw_only=True, converter=checked_slots)
     """Tasks that may run at once, over all workers; `learned` finds it out; None is what was said before, or 5."""
     out: Path = field(default=Path(), kw_only=True, converter=Path)
     """Folder of the results."""
@@ -147,7 +133,7 @@ class DbosRunner:
             batch: What it belongs to.
 
         Raises:
-            InvalidInputError: It has no key.
+            InvalidInputError: It has no key, or its result's name leads out of the folder.
             KeyConflictError: The key stands for another edit.
             StoreError: The database cannot be used.
         """
@@ -162,7 +148,7 @@ class DbosRunner:
             batch: What they belong to.
 
         Raises:
-            InvalidInputError: One has no key.
+            InvalidInputError: One has no key, or its result's name leads out of the folder.
             KeyConflictError: A key stands for another edit.
             StoreError: The database cannot be used.
         """
@@ -171,7 +157,8 @@ class DbosRunner:
         for number, (job, output) in enumerate(jobs, 1):
             if job.key is None:
                 raise InvalidInputError("key", "is needed: a job that outlives its process is known by it")
-            wishes.append(Wish(job=job, output=output or f"{job.external_task_id}.mp4", number=number))
+            name = check_output("output", output or f"{job.external_task_id}.mp4")
+            wishes.append(Wish(job=job, output=name, number=number))
         added = 0
         for at in range(0, len(wishes), CHUNK):
             added += await self._records.add(batch, wishes[at : at + CHUNK], self._engine.enqueue)
@@ -205,15 +192,59 @@ class DbosRunner:
             raise NotFoundError(f"no job has the key {key!r}")
         return BatchResult.of(entry)
 
-    async def results(self, *, batch: str | None = None) -> tuple[BatchResult, ...]:
+    async def results(
+        self,
+        *,
+        batch: str | None = None,
+        keys: Collection[str] | None = None,
+        states: Collection[State] | None = None,
+    ) -> tuple[BatchResult, ...]:
         """
         What came of all jobs so far.
+
+        Args:
+            batch: Of this batch alone.
+            keys: Those alone.
+            states: In these states alone.
 
         Raises:
             StoreError: The database cannot be used.
         """
         self._check_open("results")
-        return tuple(BatchResult.of(entry) for entry in await self._records.entries(batch=batch))
+        entries = await self._records.entries(batch=batch, keys=keys, states=states)
+        return tuple(BatchResult.of(entry) for entry in entries)
+
+    async def exists(self) -> bool:
+        """
+        Whether the database is there; nothing is made, and it need not be open.
+
+        Raises:
+            StoreError: The database cannot be used.
+        """
+        return await self._database.holds(JOBS)
+
+    async def kept(self, *, batch: str | None = None) -> dict[str, Kept]:
+        """
+        All jobs by key, each with its batch, state, file and the digest of its edit.
+
+        Args:
+            batch: Of this batch alone.
+
+        Raises:
+            StoreError: The database cannot be used.
+        """
+        self._check_open("kept")
+        return await self._records.kept(batch)
+
+    async def batches(self) -> tuple[str, ...]:
+        """
+        The names of all batches.
+
+        Raises:
+            StoreError: The database cannot be used.
+        """
+        self._check_open("batches")
+        return await self._records.batches()
 
     async def status(self, *, batch: str | None = None) -> BatchStatus:
         """
@@ -271,7 +302,7 @@ class DbosRunner:
         self._check_open("resume")
         await self._account.pause(None)
         found = await self._records.entries(batch=batch, states=OWED)
-        return await self._again([each for each in found if _is_owed(each)])
+        return await self._again([each for each in found if each.owed])
 
     async def _again(self, entries: Collection[Entry]) -> int:
         return await self._records.again(tuple(entries), self._engine.enqueue)
@@ -289,10 +320,7 @@ class DbosRunner:
             StoreError: The database cannot be used.
         """
         self._check_open("set_budget")
-        value = None if units is None else Decimal(units)
-        if value is not None and (not value.is_finite() or value < 0):
-            raise InvalidInputError("budget", f"must be a number of units from 0, not {units!r}")
-        await self._money.set_budget(batch, value)
+        await self._money.set_budget(batch, checked_budget(units))
 
     async def write_index(self, *, batch: str | None = None) -> Path:
         """
@@ -318,7 +346,7 @@ class DbosRunner:
         """
         self._check_open("working")
         check_loop()
-        async with self.client(self._store()) as client:
+        async with self.client(self._database.store()) as client:
             place = await Place.taken(self._database)
             try:
                 worker = Worker(
@@ -331,25 +359,24 @@ class DbosRunner:
                     self._engine.resize,
                     self.patience,
                 )
+                # Before it has any work: who held the place before may have been silent for long.
+                await self._account.seen(place.name)
                 await self._engine.launch(worker, place.name)
                 try:
                     async with anyio.create_task_group() as group:
                         group.start_soon(Fleet(place, self._account, self._engine, self.lease).run)
                         group.start_soon(self._sweep)
+                        group.start_soon(self._engine.troubled)
                         yield
                         group.cancel_scope.cancel()
+                except BaseExceptionGroup as group:
+                    raise group.exceptions[0] from None
                 finally:
                     with anyio.CancelScope(shield=True):
                         await self._engine.leave()
             finally:
                 with anyio.CancelScope(shield=True):
                     await place.release()
-
-    def _store(self) -> IntentStore:
-        database = self._database
-        if not database.on_file:
-            return PostgresStore(database.plain)
-        return SqliteStore(database.path.with_name(f"{database.path.name}.intents"))
 
     async def serve(self) -> None:
         """
@@ -368,11 +395,4 @@ class DbosRunner:
             await anyio.sleep(SWEEP)
             await self._engine.forget()
             found = await self._records.entries(states=FAILED)
-            await self._again([each for each in found if _is_owed(each)])
-
-
-def _is_owed(entry: Entry) -> bool:
-    """Whether a job was ended by what has nothing to do with it, or its result is there and was not fetched."""
-    if entry.state == "failed":
-        return entry.outcome.get("stage") == "finish" and not entry.outcome.get("task_failed")
-    return True
+            await self._again([each for each in found if each.owed])

@@ -4,7 +4,7 @@ The tables of a batch, beside the engine's own.
 Units are kept as whole millionths, so that every database adds them up exactly. Columns are only ever added.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -79,8 +79,22 @@ def insert(connection: sa.Connection, table: sa.Table, row: Mapping[str, object]
     """
     Insert a row unless one with its key is there; whether it was new.
     """
+    return bool(insert_all(connection, table, [row], sa.literal_column("1")))
+
+
+def insert_all(
+    connection: sa.Connection,
+    table: sa.Table,
+    rows: Sequence[Mapping[str, object]],
+    told: sa.ColumnElement[object],
+) -> list[object]:
+    """
+    Insert rows unless others with their keys are there; of those that were new, what is told.
+    """
     kind = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    return bool(connection.execute(kind(table).values(**row).on_conflict_do_nothing()).rowcount)
+    # Of rows that are inserted Postgres tells no number here.
+    new: sa.Executable = kind(table).values(rows).on_conflict_do_nothing().returning(told)
+    return list(connection.execute(new).scalars())
 
 
 def millionths(units: Decimal) -> int:

@@ -5,6 +5,7 @@ Decides what is waited out, what ends a job, and what pauses all of them. Values
 engine writes them down; no error leaves a step, for the engine would repeat it for ever.
 """
 
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 from functools import partial
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Final, TypeVar, cast
 
 import anyio
-import orjson
 from anyio.to_thread import run_sync
 from attrs import define, evolve, field
 
@@ -29,6 +29,7 @@ from kling_async.errors import (
     ClosedError,
     DeclinedError,
     DownloadError,
+    InvalidInputError,
     KlingError,
     QuotaFullError,
     SelectionDirtyError,
@@ -49,7 +50,7 @@ from ._account import Account
 from ._entries import Entry, State
 from ._money import Money
 from ._records import Records
-from ._results import beside, digest, record, saved, written
+from ._results import record, recorded, saved
 
 T = TypeVar("T")
 JSON = dict[str, object]
@@ -101,8 +102,8 @@ class Worker:
     """Tells the engine how many tasks may run at once."""
     patience: float
     """Seconds for which a service that is away is waited for."""
-    holding: bool = field(default=False, init=False)
-    """Whether jobs wait for a pause to end."""
+    holding: bool = field(default=True, init=False)
+    """Whether jobs wait for a pause to end; at first nobody knows whether there is one."""
     _turn: anyio.Lock = field(factory=anyio.Lock, init=False)
 
     async def prepare(self, entry: Entry) -> JSON:
@@ -115,7 +116,9 @@ class Worker:
         job = entry.paid_job
         assert job.external_task_id is not None
         payload = clip_digest(job.source, job.marks, job.edit)
-        known = await self.client.creates.known(job.external_task_id, payload)
+        known = None
+        if self.gate is not None or entry.attempt > 1 or await self._is_met(job.external_task_id):
+            known = await self.client.creates.known(job.external_task_id, payload)
         if known is not None:
             return {"task_id": known.task_id, "worst": _text(worst(entry, None))}
         async with SelectionSession(self.client, video_url=job.video_url, video_id=job.video_id) as selection:
@@ -131,12 +134,17 @@ class Worker:
                 "worst": _text(worst(entry, selection.info)),
             }
 
+    async def _is_met(self, external_task_id: str) -> bool:
+        """Whether a create of it was begun before. Of any other the paid call itself asks the service first."""
+        return await self.client.creates.store.get(external_task_id) is not None
+
     async def reserve(self, entry: Entry, prepared: Mapping[str, object]) -> JSON:
         """
         Take what it may cost from the budget. From here on a create may exist.
         """
         cost = prepared["worst"]
-        refusal = await self.money.reserve(entry, None if cost is None else Decimal(str(cost)))
+        known = None if cost is None else Decimal(str(cost))
+        refusal = await self.money.reserve(entry, known, paid="task_id" in prepared)
         if refusal is None:
             return {}
         return _ended("cancelled" if "cancelled" in refusal else "refused", refusal, "reserve")
@@ -195,27 +203,38 @@ class Worker:
         path = self.out / entry.output
         task = await self._patiently(lambda: self.client.wait(task_id))
         await self._learn(refused=False)
-        told = await run_sync(saved, path, task_id)
+        told = await _filed(partial(saved, path, task_id))
         if told is None:
             await self._fetched(task, path)
-            told = record(entry, prepared, task, await run_sync(digest, path))
-            await run_sync(written, beside(path), orjson.dumps(told, option=orjson.OPT_INDENT_2))
+            told = await _filed(partial(recorded, path, partial(record, entry, prepared, task)))
         names = ("task_id", "external_task_id", "video_id", "units", "sha256", "bytes")
         return {"state": "done", **{name: told.get(name) for name in names}}
 
     async def _fetched(self, task: Task, path: Path) -> None:
         """Links expire; each try asks for a fresh one."""
-        for left in reversed(range(LINKS)):
+        tries = 0
+        while True:
             try:
-                await self._patiently(partial(self.client.download, task.video, path, overwrite=True))
+                await self._patiently(partial(self._downloaded, task, path))
             except DownloadError as error:
-                if error.final or not left:
+                tries += 1
+                # What has no status is this machine's own trouble: no link would mend it.
+                if tries == LINKS or (error.final and error.status is None):
                     raise
                 log.info("the result of %s could not be fetched (%s); asking for its link again", task.task_id, error)
-                await anyio.sleep(AGAIN_FIRST * 4 ** (LINKS - 1 - left))
-                task = await self._patiently(partial(self.client.get_task, task.task_id))
             else:
                 return
+            await anyio.sleep(AGAIN_FIRST * 4 ** (tries - 1))
+            task = await self._patiently(partial(self.client.get_task, task.task_id))
+
+    async def _downloaded(self, task: Task, path: Path) -> None:
+        try:
+            await self.client.download(task.video, path, overwrite=True)
+        except InvalidInputError:
+            # A worker that was taken for dead may hold the unfinished file for as long as it hangs: past it.
+            aside = path.with_name(f"{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+            await self.client.download(task.video, aside, overwrite=True)
+            await _filed(partial(aside.replace, path))
 
     async def _told(self, stage: str, work: Callable[[], Awaitable[JSON]]) -> JSON:
         """What a step comes to, errors included."""
@@ -233,18 +252,19 @@ class Worker:
             # This worker ends; the job goes on with another.
             raise
         except KlingError as error:
-            # Before the task is there, any other error says that nothing was created.
-            return _ended("failed", error, stage, free=stage != "finish" and not isinstance(error, SubmissionError))
+            # Of the paid call any other error says that nothing was created; the steps around it change no cost.
+            return _ended("failed", error, stage, free=stage == "submit" and not isinstance(error, SubmissionError))
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """Do it; what comes and goes is waited out, and so is an empty balance."""
-        since, delay = anyio.current_time(), AGAIN_FIRST
         await self._released()
+        since, delay = anyio.current_time(), AGAIN_FIRST
         while True:
             try:
                 return await call()
             except (AccountError, AuthenticationError) as error:
                 await self._paused(error)
+                since, delay = anyio.current_time(), AGAIN_FIRST
             except (TransportError, ServerError, ThrottledError, StoreError) as error:
                 if isinstance(error, TLSError) or anyio.current_time() - since > self.patience:
                     raise
@@ -254,9 +274,9 @@ class Worker:
 
     async def _paused(self, error: AccountError | AuthenticationError) -> None:
         """All stop until someone has seen to it: no clip is to fail for an empty balance."""
-        if await self.account.paused() is None:
-            log.warning("the batch is paused: %s", error)
-            await self.account.pause(f"{type(error).__name__}: {error}")
+        if await self.account.pause(f"{type(error).__name__}: {error}"):
+            # Marked, for a command that watches says it better.
+            log.warning("the batch is paused: %s", error, extra={"paused": True})
         self.holding = True
         await self._released()
 
@@ -268,6 +288,14 @@ class Worker:
                     self.holding = False
                 else:
                     await anyio.sleep(LOOK)
+
+
+async def _filed(work: Callable[[], T]) -> T:
+    """Work on the folder of results: what goes wrong there can be mended, and the result is fetched then."""
+    try:
+        return await run_sync(work)
+    except OSError as error:
+        raise DownloadError(f"the result could not be filed: {error}", final=True) from error
 
 
 def _object(value: object) -> JSON:

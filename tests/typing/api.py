@@ -15,6 +15,7 @@ from kling_async import (
     Marked,
     Mask,
     Point,
+    PostgresStore,
     Preview,
     Removal,
     SelectionInfo,
@@ -29,6 +30,7 @@ from kling_async import (
     to_dict,
 )
 from kling_async.simulator import Simulator
+from kling_async.stores import Intent, IntentStore
 from kling_async.transport import Transport
 
 
@@ -65,4 +67,6 @@ async def clients() -> None:
     assert_type(await open_transport(), Transport)
     async with KlingClient(ApiKey("sk"), transport=Simulator().transport(), store=SqliteStore("a")) as client:
         assert_type(client, KlingClient)
+    store: IntentStore = PostgresStore("postgresql://h/orders", lease=600.0, schema="kling", connections=8)
+    assert_type(await store.recent(), tuple[Intent, ...])
     assert_type(from_dict(Task, to_dict(Task(task_id="1", status="succeed"))), Task)
