@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TypeAlias
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from ._urls import shown_url
 from .errors import DecodeError, InvalidInputError, TaskFailedError

@@ -252,11 +252,12 @@ class Crew:
 
     def until(self, times=1, **what):
         """
-        Return when this has been said so often; what was said last.
+        Return when those who live have said this so often; what was said last.
         """
         while True:
             said = self.hear()
-            times -= said.items() >= what.items()
+            lives = self.processes[said["who"]].returncode is None
+            times -= lives and said.items() >= what.items()
             if not times:
                 return said
 

@@ -5,6 +5,7 @@ The database of a batch: what it may be, what it rides out, and its locks, on a 
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import anyio
 import pytest
@@ -130,6 +131,55 @@ async def test_a_file_is_shared_as_several_processes_need_it(filed):
     database.close()
 
 
+async def test_a_file_tells_the_time_whichever_sqlite_there_is(filed):
+    """
+    Finely enough, as the engine asks for it from Python 3.12 on.
+    """
+    query = "SELECT unixepoch('subsec') - strftime('%s', 'now')"
+    assert 0 <= await filed.read(lambda connection: connection.exec_driver_sql(query).scalar()) < 60
+
+
+async def test_a_session_ends_with_a_transaction_that_nobody_goes_on_with(served):
+    """
+    Whatever became of the first one; else whoever was stopped in its midst would keep all others waiting.
+    """
+    query = "SHOW idle_in_transaction_session_timeout"
+
+    def failing_first(connection):
+        connection.exec_driver_sql(query)
+        raise OSError
+
+    with pytest.raises(StoreError):
+        await served.read(failing_first)
+    assert "30s" == await served.read(lambda connection: connection.exec_driver_sql(query).scalar())
+
+
+def test_a_server_needs_another_extra(monkeypatch):
+    """
+    Without it the extra is named.
+    """
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(InvalidInputError, match=r"pip install 'kling-async\[dbos,postgres\]'"):
+        Database("postgresql://host/batch")
+
+
+async def test_who_takes_jobs_counts_and_takes_in_one_turn(filed):
+    """
+    The engine's threads that do so keep others from writing from their first look on, as our own changes do.
+    """
+    await filed.make(TABLES)
+
+    def begun():
+        with filed.pool.begin() as connection:
+            return connection.connection.driver_connection.in_transaction
+
+    with ThreadPoolExecutor(thread_name_prefix="queue-worker-kling-default") as threads:
+        assert threads.submit(begun).result()
+    assert not begun()
+    assert await filed.transact(lambda connection: connection.connection.driver_connection.in_transaction)
+    assert not await filed.read(lambda connection: connection.connection.driver_connection.in_transaction)
+
+
 async def test_tables_are_made_once_by_however_many(database):
     """
     Who comes second, or at the same time, finds them; whether they are there is seen without making any.
@@ -176,10 +226,10 @@ async def test_a_database_that_stays_away_is_told(filed, monkeypatch):
     """
     After a while, in one line of what its driver said.
     """
-    patient(monkeypatch, outage=-1.0)
+    patient(monkeypatch)
     text = r"^Database\(sqlite:///.+batch\.sqlite\) cannot be used: OperationalError: database is locked$"
     with pytest.raises(StoreError, match=text):
-        await filed.run(failing("database is locked\nand more"))
+        await filed.run(failing("database is locked\nand more"), outage=-1.0)
 
 
 async def test_what_waiting_does_not_change_is_told_at_once(filed, monkeypatch):
@@ -214,14 +264,13 @@ async def test_a_server_that_lets_nobody_in_is_told_at_once_without_the_password
     assert "secret" not in f"{caught.value} {caught.value.__cause__}"
 
 
-async def test_a_server_that_is_not_there_is_told_in_the_end(monkeypatch):
+async def test_a_server_that_is_not_there_is_told_to_who_looks_whether_there_is_a_batch():
     """
-    It may only be started anew, so that it is waited for first.
+    At once: its name may be misspelt.
     """
-    patient(monkeypatch, outage=-1.0)
     made = Database(f"postgresql://me:secret@127.0.0.1:{free_port()}/batch")
     with pytest.raises(StoreError, match="connection") as caught:
-        await made.make(TABLES)
+        await made.holds(JOBS)
     assert "secret" not in str(caught.value)
 
 

@@ -202,10 +202,12 @@ async def test_who_could_show_no_sign_of_life_does_not_judge_by_those_of_others(
         await fleet.place.release()
 
 
-async def test_work_of_a_worker_that_lives_stays_with_it(url):
+@pytest.mark.parametrize("missed", [0, 1_000_000])
+async def test_work_of_a_worker_that_lives_stays_with_it(url, monkeypatch, missed):
     """
     It holds its place, and was seen of late.
     """
+    monkeypatch.setattr(_fleet, "MISSED", missed)
     async with in_database(url) as kept:
         await kept.account.seen("w1")
         lock = kept.database.lock("w1")

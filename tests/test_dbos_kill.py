@@ -9,7 +9,6 @@ is this one, on trio.
 import sys
 import time
 from contextlib import asynccontextmanager, closing
-from pathlib import Path
 
 import pytest
 from attrs import define, field
@@ -17,7 +16,7 @@ from attrs import define, field
 from kling_async.simulator import Shape, Simulator
 from tests.commanding import serving
 from tests.crashing import job
-from tests.killing import BOUNDARIES, SENDING, Crew, Order
+from tests.killing import BOUNDARIES, SENDING, STEPS, Crew, Order
 
 pytest.importorskip("dbos")
 
@@ -129,19 +128,15 @@ class Batch:
         Nothing is lost, nothing paid twice, no more ran than may, and what is said to be spent is what was.
         """
         results = {result.key: result for result in await self.runner.results()}
-        charges, out = dict(self.simulator.charges), self.runner.out
-        lost = [
-            each.key
-            for each in self.jobs
-            if results[each.key].state != "done"
-            or not all(Path(out, f"{each.key}.mp4{end}").exists() for end in ("", ".json"))
-        ]
+        charges, files = dict(self.simulator.charges), {path.name for path in self.runner.out.iterdir()}
+        named = {each.key: {f"{each.key}.mp4", f"{each.key}.mp4.json"} for each in self.jobs}
+        lost = [key for key, names in named.items() if results[key].state != "done" or not names <= files]
         twice = [key for key, times in charges.items() if times > 1]
         creates = [seen.endpoint for seen in self.simulator.log].count("create")
         self._tell(len(lost), len(twice), creates - len(self.jobs), await self._recovery())
         assert ([], []) == (lost, twice)
         assert {each.external_task_id: 1 for each in self.jobs} == charges
-        assert [] == [path.name for path in out.iterdir() if path.suffix not in {".mp4", ".json"}]
+        assert set() == files.difference(*named.values())
         assert self.slots >= self.simulator.most_running
         status = await self.runner.status()
         assert sum(result.units for result in results.values()) == status.spent
@@ -264,6 +259,24 @@ async def test_f25_a_worker_that_was_stopped_is_followed_and_woken(begun, databa
         assert [] == [state for state in states if state not in {"done", "unknown"}]
         batch.crew.wake("first")
         batch.crew.until(left=point)
+        await batch.settled()
+        await batch.judge()
+
+
+@slow
+async def test_workers_that_are_killed_again_and_again_come_to_an_end(begun):
+    """
+    Two work at a time; whoever is killed is replaced.
+    """
+    async with begun(edits=2 * EDITS) as batch:
+        batch.crew.start("0")
+        batch.crew.start("1")
+        await batch.submit()
+        for number in range(2, 8):
+            victim = batch.crew.until(SLOTS, did=STEPS[number % len(STEPS)])["who"]
+            batch.crew.kill(victim)
+            await batch.holds(victim)
+            batch.crew.start(str(number))
         await batch.settled()
         await batch.judge()
 

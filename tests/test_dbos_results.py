@@ -12,7 +12,7 @@ import pytest
 from attrs import evolve
 
 import kling_async
-from kling_async import Task, Video
+from kling_async import Task, Video, _parts
 from kling_async.dbos import BatchResult
 from kling_async.dbos._entries import Entry
 from kling_async.dbos._results import beside, digest, index, record, saved, written
@@ -141,6 +141,20 @@ def test_a_file_is_written_whole_over_what_was_there(tmp_path):
         written(path, data)
         assert data == path.read_bytes()
     assert [path] == list(path.parent.iterdir())
+
+
+def test_what_a_killed_writer_left_is_written_over(tmp_path):
+    """
+    And past what another has, which may hang.
+    """
+    path, part = tmp_path / "a.json", tmp_path / "a.json.part"
+    part.write_bytes(b"longer than the other")
+    written(path, b"one")
+    assert (b"one", [path]) == (path.read_bytes(), list(tmp_path.iterdir()))
+    with part.open("ab") as file:
+        assert _parts._held(part, file.fileno())
+        written(path, b"other")
+    assert (b"other", {path, part}) == (path.read_bytes(), set(tmp_path.iterdir()))
 
 
 def test_a_file_that_could_not_be_written_is_as_it_was(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@ DbosRunner: who submits and asks, on either loop, and who works, with the engine
 """
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from decimal import Decimal
@@ -102,6 +103,19 @@ async def test_it_is_used_inside_its_context_alone(tmp_path, name):
         await CALLS[name](runner)
     with pytest.raises(ClosedError, match="this DbosRunner is closed"):
         await runner.__aenter__()
+
+
+async def test_one_that_could_not_be_opened_may_be_tried_again(tmp_path):
+    """
+    When what stood in the way is gone.
+    """
+    (tmp_path / "spring").write_text("in the way")
+    runner = runner_of(tmp_path, url=f"sqlite:///{tmp_path}/spring/batch.sqlite")
+    with pytest.raises(StoreError):
+        await runner.__aenter__()
+    (tmp_path / "spring").unlink()
+    async with runner:
+        assert 0 == (await runner.status()).total
 
 
 def test_every_call_was_tried():
@@ -446,22 +460,31 @@ async def test_either_loop_submits_and_asks_while_workers_run_elsewhere(tmp_path
     assert [1] * 3 == list(simulator.charges.values())
 
 
-def test_without_the_engine_the_extra_is_named():
+def test_without_the_engine_the_extra_is_named(monkeypatch):
     """
     Where DBOS is not installed.
     """
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "dbos" else found(name))
+    with pytest.raises(InvalidInputError, match=r"^dbos: is not installed: pip install 'kling-async\[dbos\]'$"):
+        importlib.reload(dbos)
+
+
+def test_without_the_engine_the_rest_of_the_package_is_there():
+    """
+    And what needs it says so when it is asked for.
+    """
     script = (
-        "import importlib.util\n"
-        "found = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name, *more: None if name == 'dbos' else found(name, *more)\n"
-        "from kling_async import InvalidInputError\n"
+        "import sys\n"
+        "sys.modules['dbos'] = sys.modules['sqlalchemy'] = None\n"
+        "from kling_async import Job, manifest\n"
         "try:\n"
         "    import kling_async.dbos\n"
-        "except InvalidInputError as error:\n"
-        "    print(error)\n"
+        "except (ImportError, ValueError) as error:\n"
+        "    print(type(error).__name__)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "dbos: is not installed: pip install 'kling-async[dbos]'\n" == done.stdout
+    assert "InvalidInputError\n" == done.stdout
 
 
 def test_what_is_offered_is_there():

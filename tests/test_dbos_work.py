@@ -25,6 +25,7 @@ from kling_async import (
     TLSError,
     from_dict,
 )
+from kling_async._parts import PartFile
 from kling_async.dbos import _account, _work
 from kling_async.dbos._entries import Wish
 from kling_async.dbos._results import beside
@@ -505,6 +506,21 @@ async def test_a_result_that_cannot_be_fetched_is_fetched_later(tmp_path):
         assert await bench.kept.again()
         assert "done" == (await bench.done())["state"]
         assert ({ID: 1}, Decimal(3)) == (bench.charges, await bench.kept.spent())
+
+
+async def test_an_unfinished_file_that_another_holds_is_passed_by(tmp_path):
+    """
+    As a worker does that is stopped in the midst of it, for who knows how long.
+    """
+    async with in_bench(tmp_path, wish("a")) as bench:
+        path = tmp_path / "out" / "a.mp4"
+        path.parent.mkdir()
+        other = PartFile(path, overwrite=True)
+        other.open()
+        assert "done" == (await bench.done())["state"]
+        assert {path, beside(path), other.part} == set(path.parent.iterdir())
+        other.release()
+        assert {path, beside(path)} == set(path.parent.iterdir())
 
 
 async def test_a_folder_that_cannot_be_written_is_not_the_links_fault(tmp_path):

@@ -17,6 +17,7 @@ import anyio
 import sqlalchemy as sa
 from anyio import to_thread
 from attrs import define, field
+from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from kling_async._exchange import log
@@ -112,10 +113,10 @@ class Database:
             raise InvalidInputError("database", "needs more: pip install 'kling-async[dbos,postgres]'") from error
         self.engine = self.pool
         if self.on_file:
-            sa.event.listen(self.pool, "connect", _set_up)
-            sa.event.listen(self.pool, "begin", _claim)
+            event.listen(self.pool, "connect", _set_up)
+            event.listen(self.pool, "begin", _claim)
         else:
-            sa.event.listen(self.pool, "connect", _bound)
+            event.listen(self.pool, "connect", _bound)
             # Not with the cache of compiled statements that the engine of workflows fills: `SELECT 1` is the same text
             # with another map of schemas, which SQLAlchemy refuses.
             self.engine = self.pool.execution_options(schema_translate_map={None: SCHEMA}, compiled_cache={})
@@ -349,17 +350,18 @@ class Lock:
                 return True
         connection = self._database.engine.connect()
         try:
-            if connection.execute(sa.text("SELECT pg_try_advisory_lock(:space, :number)"), self._number).scalar():
-                connection.commit()
-                self._connection = connection
-                return True
+            asked = sa.text("SELECT pg_try_advisory_lock(:space, :number)")
+            taken = bool(connection.execute(asked, self._number).scalar())
+            connection.commit()
         except DBAPIError:
             connection.invalidate()
+            connection.close()
             raise
-        finally:
-            if self._connection is None:
-                connection.close()
-        return False
+        if taken:
+            self._connection = connection
+        else:
+            connection.close()
+        return taken
 
     @property
     def _number(self) -> dict[str, int]:

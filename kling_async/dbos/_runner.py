@@ -108,8 +108,11 @@ class DbosRunner:
     async def __aenter__(self) -> Self:
         if self._opened is not None:
             raise ClosedError(f"this DbosRunner is {'open' if self._opened else 'closed'}: it opens once, make another")
-        slots = await self._account.make(self.slots)
-        await self._engine.make(slots, polling=self.polling)
+        try:
+            await self._engine.make(await self._account.make(self.slots), polling=self.polling)
+        except BaseException:
+            self._database.close()
+            raise
         self._opened = True
         return self
 
@@ -286,8 +289,7 @@ class DbosRunner:
         """
         self._check_open("cancel")
         found = await self._records.entries(batch=batch, keys=keys, states=WAITING)
-        ended = await self._records.cancel(found)
-        return len(ended)
+        return len(await self._records.cancel(found))
 
     async def resume(self, *, batch: str | None = None) -> int:
         """
