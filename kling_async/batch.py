@@ -6,11 +6,12 @@ Failures are values. Selections are opened only a few ahead of the slots, so tha
 
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self, TypeAlias
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from attrs import define, field
@@ -38,6 +39,8 @@ Gate: TypeAlias = Callable[[Job, SelectionSession], Awaitable[str | None]]
 
 AHEAD = 2
 """Jobs that may be prepared while every slot is held."""
+PREPARED_MOST = 32
+"""Jobs that may be prepared at once, however many slots are free: connections are left for what costs money."""
 UNREAD_MOST = 64
 """Outcomes that may wait for their reader before no further job is begun."""
 QUOTA_WAIT, QUOTA_MOST = 1.0, 60.0
@@ -68,7 +71,7 @@ async def edit(client: KlingClient, job: Job, *, slots: AnySlots | None = None, 
         KeyConflictError: The key stands for another edit.
         KlingError: As the calls on the way.
     """
-    return await _Run(client, slots, gate).edit(job)
+    return await _Run(client, slots, gate).edit(job, _Place())
 
 
 @define
@@ -82,18 +85,18 @@ class _Run:
     gate: Gate | None
     stopped: KlingError | None = None
 
-    async def edit(self, job: Job, ready: Callable[[], None] = lambda: None) -> Task:
-        """Do the job; `ready` is called once it holds its slot, or needs none."""
+    async def edit(self, job: Job, place: "_Place") -> Task:
+        """Do the job; its place is left once it holds its slot, or needs none."""
         known = await self._known(job)
         if known is not None:
-            ready()
+            place.leave()
             return await self._resumed(known)
         self._check_stopped()
-        async with AsyncExitStack() as held:
+        async with place:
             # The selection is gone by now: minutes long, it would keep every mask of its frames.
-            return await self.client.wait(await self._submitted(job, held, ready))
+            return await self.client.wait(await self._submitted(job, place))
 
-    async def _submitted(self, job: Job, held: AsyncExitStack, ready: Callable[[], None]) -> Task:
+    async def _submitted(self, job: Job, place: "_Place") -> Task:
         """Its task, just created, and its slot held on."""
         async with SelectionSession(self.client, video_url=job.video_url, video_id=job.video_id) as selection:
             for frame_index, points in job.marks.items():
@@ -102,8 +105,8 @@ class _Run:
                 raise DeclinedError(reason)
             slot = self.slots.slot(self._running) if isinstance(self.slots, LearnedSlots) else self.slots
             if slot is not None:
-                await held.enter_async_context(slot)
-            ready()
+                await place.hold(slot)
+            place.leave()
             return await self._created(job, selection, slot)
 
     async def _known(self, job: Job) -> Task | None:
@@ -239,20 +242,20 @@ class EditMany:
         return False
 
     async def _feed(self, send: MemoryObjectSendStream[Outcome]) -> None:
-        ahead, jobs = anyio.Semaphore(AHEAD), _lifted(self._jobs)
+        ahead, jobs = _Ahead(self._run.slots), _lifted(self._jobs)
         async with send, anyio.create_task_group() as workers:
             while True:
                 await self._outcomes.room()
-                await ahead.acquire()
+                await ahead.room()
                 try:
                     job = await anext(jobs)
                 except StopAsyncIteration:
                     return
                 refusal = self._refusal(job)
                 if refusal is None:
+                    ahead.count += 1
                     workers.start_soon(self._work, job, send, _Place(ahead))
                 else:
-                    ahead.release()
                     send.send_nowait(Failed(job, refusal))
 
     def _refusal(self, job: Job) -> KlingError | None:
@@ -268,7 +271,7 @@ class EditMany:
 
     async def _work(self, job: Job, send: MemoryObjectSendStream[Outcome], place: "_Place") -> None:
         try:
-            outcome: Outcome = Edited(job, await self._run.edit(job, place.leave))
+            outcome: Outcome = Edited(job, await self._run.edit(job, place))
         except KlingError as error:
             outcome = Failed(job, error)
         finally:
@@ -277,19 +280,64 @@ class EditMany:
 
 
 @define(eq=False)
+class _Ahead:
+    """
+    The jobs that are prepared: as many as there are free slots, where it is known how many these are, or a few.
+    """
+
+    _slots: AnySlots | None
+    count: int = field(default=0, init=False)
+    _changed: anyio.Event = field(factory=anyio.Event, init=False)
+
+    @property
+    def _most(self) -> int:
+        slots = self._slots
+        free = max(0, slots.limit - slots.held) if isinstance(slots, Slots) else 0
+        return max(AHEAD, min(PREPARED_MOST, free))
+
+    async def room(self) -> None:
+        """Return when one more may be prepared, and the one before has begun."""
+        await anyio.lowlevel.checkpoint()
+        while self.count >= self._most:
+            self._changed = anyio.Event()
+            await self._changed.wait()
+
+    def left(self, *, prepared: bool) -> None:
+        """One of them holds its slot now; or one that did so before has given it back."""
+        self.count -= prepared
+        self._changed.set()
+
+
+@define(eq=False)
 class _Place:
     """
-    A place among the jobs that are prepared ahead; left once.
+    What a job holds: a place among those that are prepared ahead, which is left once, and then its slot.
+
+    One object for both, for it is there as long as the task runs, and each costs the collector time.
     """
 
-    _ahead: anyio.Semaphore
+    _ahead: "_Ahead | None" = None
     _left: bool = field(default=False, init=False)
+    _slot: AnySlots | None = field(default=None, init=False)
 
     def leave(self) -> None:
-        """Make room for the next job to be read."""
-        if not self._left:
+        """Make room for the next job to be read: once as it is prepared, and once as it has ended."""
+        if self._ahead is not None:
+            self._ahead.left(prepared=not self._left)
             self._left = True
-            self._ahead.release()
+
+    async def hold(self, slot: AnySlots) -> None:
+        """Take the slot, which is given back at the end of the block."""
+        await slot.__aenter__()
+        self._slot = slot
+
+    async def __aenter__(self) -> None:
+        """Nothing is held yet."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return None if self._slot is None else await self._slot.__aexit__(kind, error, trace)
 
 
 @define(eq=False)

@@ -104,7 +104,10 @@ class Told:
 
     ids: list = field(factory=list)
 
-    def __call__(self, _connection, key, attempt, workflow_id):
+    turns: list = field(factory=list)
+
+    def __call__(self, _connection, key, attempt, workflow_id, turn):
+        self.turns.append(turn)
         self.ids.append((key, attempt, workflow_id))
 
 

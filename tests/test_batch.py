@@ -34,6 +34,7 @@ from kling_async import (
     edit_many,
     stores,
 )
+from kling_async.batch import PREPARED_MOST
 from kling_async.simulator import Fault, Shape, Simulator
 
 CLIP = "https://example.com/clip.mp4"
@@ -204,6 +205,48 @@ async def test_selections_are_opened_only_a_few_ahead():
         await anyio.sleep(600)
     assert 4 == len(seen(simulator, "init"))
     assert 4 == len(read)
+
+
+class Slow:
+    """
+    A transport whose every call takes a second.
+    """
+
+    def __init__(self, inner):
+        self.inner, self.now, self.most = inner, 0, 0
+
+    async def exchange(self, request):
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await anyio.sleep(1)
+        self.now -= 1
+        return await self.inner.exchange(request)
+
+    async def aclose(self):
+        await self.inner.aclose()
+
+
+async def test_as_many_jobs_are_prepared_as_slots_are_free():
+    """
+    However long it takes to prepare one, all slots are soon held; those that come free together, again.
+    """
+    simulator = Simulator(task_seconds=60, quota=12)
+    slow, jobs = Slow(simulator.transport()), map(job, range(30))
+    async with KlingClient(ApiKey("any"), transport=slow, poll=SOON) as client, edit_many(client, jobs, slots=12):
+        await anyio.sleep(10)
+        assert 12 == simulator.most_running == sum(simulator.charges.values())
+        await anyio.sleep(75)
+        assert 24 == sum(simulator.charges.values())
+
+
+async def test_no_more_jobs_are_prepared_at_once_than_leave_room_for_what_costs_money():
+    """
+    With a hundred free slots.
+    """
+    slow = Slow(Simulator(task_seconds=60).transport())
+    async with KlingClient(ApiKey("any"), transport=slow) as client, edit_many(client, map(job, range(100)), slots=100):
+        await anyio.sleep(0.5)
+        assert PREPARED_MOST == slow.most
 
 
 async def test_outcomes_come_in_the_order_of_their_ends_and_failures_are_values():

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from anyio.to_thread import run_sync
 from psycopg import sql
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from kling_async import InvalidInputError, SqliteStore, StoreError
 from kling_async.dbos import _database
@@ -194,6 +194,21 @@ async def test_tables_are_made_once_by_however_many(database):
     assert not await other.transact(lambda connection: insert(connection, WORKERS, {"executor": "w0", "seen_at": 2.0}))
     assert 1.0 == await other.transact(lambda connection: connection.execute(sa.select(WORKERS.c.seen_at)).scalar())
     other.close()
+
+
+async def test_who_hangs_in_a_transaction_keeps_others_out_for_a_while_only(served, monkeypatch):
+    """
+    A process that was stopped there may never come back; the server gives it up.
+    """
+    monkeypatch.setattr(_database, "IDLE", 0.2)
+    await served.make(TABLES)
+    hung = served.engine.connect()
+    assert insert(hung, WORKERS, {"executor": "w0", "seen_at": 1.0})
+    assert await served.transact(lambda connection: insert(connection, WORKERS, {"executor": "w0", "seen_at": 2.0}))
+    with pytest.raises(DBAPIError, match="idle-in-transaction timeout"):
+        hung.execute(sa.text("SELECT 1"))
+    hung.invalidate()
+    hung.close()
 
 
 async def test_time_is_the_databases(database):

@@ -44,6 +44,21 @@ async def test_a_job_is_added_once(url):
         assert await kept.records.get("d") is None
 
 
+async def test_each_attempt_has_a_turn_of_its_own(url):
+    """
+    In the order in which they were given, and after all that were begun before: a job is let in in its turn.
+    """
+    async with in_database(url, account="one") as kept, in_database(url, account="two") as other:
+        await kept.add(wish("b"), wish("a"), wish("b"))
+        await other.add(wish("a"))
+        await kept.add(wish("a"), wish("c"))
+        await ended(kept, "a")
+        assert await kept.again("a")
+        assert [1, 2, 3, 4] == kept.told.turns
+        assert ["b", "a", "c", "a"] == [key for key, *_ in kept.told.ids]
+        assert [1] == other.told.turns
+
+
 async def test_another_link_to_the_same_clip_is_the_same_edit(url):
     """
     Signed links change from day to day.

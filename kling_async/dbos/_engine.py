@@ -36,6 +36,8 @@ VERSION: Final = "1"
 WORKFLOW: Final = "kling_edit"
 RECOVERIES: Final = 1_000
 """How often a job may be taken over before it is left alone."""
+TURNS: Final = (1 << 31) - 1
+"""The last place in a queue that the engine knows."""
 THREADS: Final = 32
 """For the engine's database work."""
 KEPT: Final = 30.0
@@ -204,12 +206,23 @@ class Engine:
 
         await self.database.run(work)
 
-    def enqueue(self, connection: sa.Connection, key: str, attempt: int, workflow_id: str) -> None:
+    def enqueue(self, connection: sa.Connection, key: str, attempt: int, workflow_id: str, turn: int = 1) -> None:
         """
         Put an attempt into the queue, within a transaction; one that is there already stays as it is.
+
+        Args:
+            connection: With the transaction.
+            key: The job's.
+            attempt: Its number.
+            workflow_id: What the engine calls it.
+            turn: Its place in the queue, which it keeps when it is taken over.
         """
         options = EnqueueOptions(
-            workflow_name=WORKFLOW, queue_name=self.queue, workflow_id=workflow_id, app_version=VERSION
+            workflow_name=WORKFLOW,
+            queue_name=self.queue,
+            workflow_id=workflow_id,
+            app_version=VERSION,
+            priority=min(turn, TURNS),
         )
         self.client.enqueue_in_transaction(connection, options, key, attempt)
 

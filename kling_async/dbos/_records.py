@@ -18,8 +18,8 @@ from ._database import Database
 from ._entries import AGAIN, Counts, Entry, Kept, State, Wish, entry_of, row_of, workflow_id
 from ._tables import ACCOUNTS, BATCHES, JOBS, insert, insert_all, units
 
-Enqueue: TypeAlias = Callable[[sa.Connection, str, int, str], None]
-"""Tells the engine of an attempt: connection, key, number, workflow id."""
+Enqueue: TypeAlias = Callable[[sa.Connection, str, int, str, int], None]
+"""Tells the engine of an attempt: connection, key, number, workflow id, turn."""
 
 LATEST = 100
 """Ends that tell how fast it goes."""
@@ -53,7 +53,7 @@ class Records:
         def work(connection: sa.Connection) -> int:
             insert(connection, BATCHES, {"account": self.account, "batch": batch, "spent": 0})
             rows = [row_of(connection, self.account, batch, wish) for wish in wishes]
-            new = insert_all(connection, JOBS, rows, JOBS.c.key)
+            new = set(insert_all(connection, JOBS, rows, JOBS.c.key))
             asked = sa.select(JOBS.c.key, JOBS.c.payload).where(JOBS.c.account == self.account)
             found = connection.execute(asked.where(JOBS.c.key.in_([row["key"] for row in rows])))
             kept = {row.key: row.payload for row in found}
@@ -61,12 +61,25 @@ class Records:
                 if kept[row["key"]] != row["payload"]:
                     text = f"{row['key']!r} already stands for another edit: another edit needs another key"
                     raise KeyConflictError(text, external_task_id=wish.job.external_task_id or "")
-            jobs = {wish.job.key: wish.job for wish in wishes}
-            for key in new:
-                enqueue(connection, str(key), 1, workflow_id(self.account, jobs[str(key)], 1))
-            return len(new)
+            # In the order in which they were given; a database tells of them in any.
+            jobs = {str(wish.job.key): wish.job for wish in wishes}
+            fresh = [(key, job) for key, job in jobs.items() if key in new]
+            for turn, (key, job) in enumerate(fresh, self._turn(connection, len(fresh))):
+                enqueue(connection, key, 1, workflow_id(self.account, job, 1), turn)
+            return len(fresh)
 
         return await self.database.transact(work)
+
+    def _turn(self, connection: sa.Connection, many: int) -> int:
+        """
+        The first of so many turns, each of which comes after all that were given.
+
+        A job that is taken over goes back to its own place, before every job that has not begun: its task may be
+        running, and whoever is let in before it would run beside more tasks than may run.
+        """
+        mine = ACCOUNTS.c.account == self.account
+        given = sa.update(ACCOUNTS).where(mine).values(turns=ACCOUNTS.c.turns + many).returning(ACCOUNTS.c.turns)
+        return int(connection.execute(given).scalar_one()) - many + 1
 
     def _is(self, key: str) -> tuple[sa.ColumnElement[bool], ...]:
         return JOBS.c.account == self.account, JOBS.c.key == key
@@ -153,7 +166,7 @@ class Records:
         """
 
         def work(connection: sa.Connection) -> int:
-            begun = 0
+            begun = []
             for entry in entries:
                 attempt, fresh = entry.attempt + 1, bool(entry.outcome.get("task_failed"))
                 values = {"attempt": attempt, "state": "waiting", "outcome": None}
@@ -162,9 +175,10 @@ class Records:
                     values |= {"run": entry.run + 1, "cost": JOBS.c.cost + JOBS.c.reserved, "reserved": 0}
                 stands = JOBS.c.attempt == entry.attempt, JOBS.c.state.in_(AGAIN)
                 if connection.execute(sa.update(JOBS).where(*self._is(entry.key), *stands).values(**values)).rowcount:
-                    enqueue(connection, entry.key, attempt, workflow_id(self.account, entry.job, attempt))
-                    begun += 1
-            return begun
+                    begun.append((entry.key, attempt, workflow_id(self.account, entry.job, attempt)))
+            for turn, told in enumerate(begun, self._turn(connection, len(begun))):
+                enqueue(connection, *told, turn)
+            return len(begun)
 
         return await self.database.transact(work)
 

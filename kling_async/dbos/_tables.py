@@ -43,8 +43,9 @@ ACCOUNTS: Final = sa.Table(
     sa.Column("learning", sa.Boolean, nullable=False),
     sa.Column("refused_at", sa.Float, nullable=False, default=0.0),
     sa.Column("paused", sa.Text),
+    sa.Column("turns", sa.BigInteger, nullable=False, default=0),
 )
-"""One row an account: how many tasks may run, and why none is created just now."""
+"""One row an account: how many tasks may run, why none is created just now, and how many turns were given out."""
 
 BATCHES: Final = sa.Table(
     "kling_batches",
