@@ -438,6 +438,7 @@ async def test_f52_unread_outcomes_hold_further_jobs_back():
         assert 150 == len([outcome async for outcome in outcomes])
 
 
+@pytest.mark.timeout(120)
 async def test_f52_a_thousand_waiting_edits_leave_nothing_behind(monkeypatch):
     """
     No call, turn, waiter or row more than are kept on purpose, once they have ended.
