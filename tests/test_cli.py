@@ -119,6 +119,14 @@ def as_module(name):
     return names
 
 
+def test_python_dash_m_does_nothing_when_imported():
+    """
+    The module may be imported by those who only look around.
+    """
+    # Before the next test: under the name `__main__` coverage would take an installed file for somebody else's, for good.
+    assert main is as_module("kling_async.__main__")["main"]
+
+
 def test_python_dash_m_is_the_same_command(monkeypatch, capsys):
     """
     `python -m kling_async` takes the process's arguments and ends with the exit code.
@@ -127,13 +135,6 @@ def test_python_dash_m_is_the_same_command(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         as_module("__main__")
     assert (0, f"{__version__}\n") == (ended.value.code, capsys.readouterr().out)
-
-
-def test_python_dash_m_does_nothing_when_imported():
-    """
-    The module may be imported by those who only look around.
-    """
-    assert main is as_module("kling_async.__main__")["main"]
 
 
 def test_as_a_process_it_ends_with_its_code(home):
