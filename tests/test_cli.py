@@ -123,7 +123,7 @@ def test_python_dash_m_does_nothing_when_imported():
     """
     The module may be imported by those who only look around.
     """
-    # Before the next test: under the name `__main__` coverage would take an installed file for somebody else's, for good.
+    # Before the next test: first met as `__main__`, an installed file is somebody else's to coverage, for good.
     assert main is as_module("kling_async.__main__")["main"]
 
 
